@@ -1,0 +1,242 @@
+//! The sending side of one connection as others see it: a bounded queue of encoded frames, written by the connection's
+//! own task. Held pulls answer through it, and codes 39 and 40 reach clients through it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use mezzo_protocol::{
+    ids::GroupName,
+    remoting::{
+        command::RemotingCommand,
+        frame::HeaderEncoding,
+        request_code::RequestCode,
+    },
+};
+use tokio::sync::{Notify, mpsc};
+
+use super::{check_transaction, turn::ReplyTo};
+use crate::{
+    metrics::Metrics,
+    service::client_channel::{ChannelId, ClientChannel, DecisionAsk, PushRefused},
+};
+
+/// Bounds of one connection's outbound queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutboundBounds {
+    /// Frames that may wait (`limits.outbound_frames`).
+    pub(crate) frames: usize,
+    /// Bytes that may wait (`limits.outbound_bytes`); one frame may exceed it when nothing else waits.
+    pub(crate) bytes: usize,
+    /// Requests that may be held open at once: long polls and reads on another thread (`limits.held_pulls_per_connection`).
+    pub(crate) held: usize,
+}
+
+/// One remoting connection, shared by its task, the registry and whoever holds one of its pulls.
+pub(crate) struct RemotingChannel {
+    id: ChannelId,
+    remote: SocketAddr,
+    bounds: OutboundBounds,
+    queue: mpsc::Sender<Bytes>,
+    queued_bytes: AtomicUsize,
+    held: AtomicUsize,
+    /// 1 once the client has sent a binary header: what we send unasked uses the same.
+    binary: AtomicU8,
+    version: AtomicI32,
+    frames_received: AtomicU64,
+    open: AtomicBool,
+    close: Notify,
+    metrics: Arc<Metrics>,
+}
+
+/// The receiving end of a channel's queue, owned by the connection's task.
+pub(crate) struct OutboundQueue {
+    frames: mpsc::Receiver<Bytes>,
+    channel: Arc<RemotingChannel>,
+}
+
+/// Makes the channel of a new connection and the queue that its task drains.
+pub(crate) fn channel(
+    id: ChannelId,
+    remote: SocketAddr,
+    bounds: OutboundBounds,
+    metrics: Arc<Metrics>,
+) -> (Arc<RemotingChannel>, OutboundQueue) {
+    let (queue, frames) = mpsc::channel(bounds.frames.max(1));
+    let channel = Arc::new(RemotingChannel {
+        id,
+        remote,
+        bounds,
+        queue,
+        queued_bytes: AtomicUsize::new(0),
+        held: AtomicUsize::new(0),
+        binary: AtomicU8::new(0),
+        version: AtomicI32::new(0),
+        frames_received: AtomicU64::new(0),
+        open: AtomicBool::new(true),
+        close: Notify::new(),
+        metrics,
+    });
+    (Arc::clone(&channel), OutboundQueue { frames, channel })
+}
+
+impl RemotingChannel {
+    /// Answers a request after its turn is over. A client that does not read its answers is disconnected: it could not
+    /// tell a lost answer from a slow one.
+    ///
+    /// # Errors
+    /// [`PushRefused`]: the connection is, or is being, closed.
+    pub(crate) fn push_reply(&self, to: ReplyTo, mut command: RemotingCommand) -> Result<(), PushRefused> {
+        if !to.wanted {
+            return Ok(());
+        }
+        command.opaque = to.opaque.0;
+        let pushed = self.push(&command, to.encoding);
+        if pushed == Err(PushRefused::Full) {
+            self.metrics.slow_clients_closed.add(1);
+            self.close();
+        }
+        pushed
+    }
+
+    /// Sends a one-way request. When the queue is full it is dropped and counted; the connection stays.
+    ///
+    /// # Errors
+    /// [`PushRefused`]: it was not sent.
+    pub(crate) fn push_oneway(&self, command: &RemotingCommand) -> Result<(), PushRefused> {
+        let encoding =
+            if self.binary.load(Ordering::Relaxed) == 1 { HeaderEncoding::Binary } else { HeaderEncoding::Json };
+        let pushed = self.push(command, encoding);
+        if pushed == Err(PushRefused::Full) {
+            self.metrics.pushes_dropped.add(1);
+        }
+        pushed
+    }
+
+    fn push(&self, command: &RemotingCommand, encoding: HeaderEncoding) -> Result<(), PushRefused> {
+        if !self.is_open() {
+            return Err(PushRefused::Closed);
+        }
+        let mut frame = BytesMut::new();
+        command.encode(encoding, &mut frame);
+        let len = frame.len();
+        let before = self.queued_bytes.fetch_add(len, Ordering::Relaxed);
+        if before > 0 && before.saturating_add(len) > self.bounds.bytes {
+            self.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+            return Err(PushRefused::Full);
+        }
+        self.queue.try_send(frame.freeze()).map_err(|refused| {
+            self.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+            match refused {
+                mpsc::error::TrySendError::Full(_) => PushRefused::Full,
+                mpsc::error::TrySendError::Closed(_) => PushRefused::Closed,
+            }
+        })
+    }
+
+    /// The client's protocol version, as its last request told it.
+    pub(crate) fn version(&self) -> i32 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Remembers what a request tells about its client, and counts the frame.
+    pub(crate) fn saw_request(&self, encoding: HeaderEncoding, version: i32) {
+        self.binary.store(u8::from(encoding == HeaderEncoding::Binary), Ordering::Relaxed);
+        self.version.store(version, Ordering::Relaxed);
+        self.frames_received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one of the places for requests that are answered after their turn; `None` when all are taken. The place is
+    /// free again when the returned value is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Held> {
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                (held < self.bounds.held).then_some(held + 1)
+            })
+            .ok()
+            .map(|_| Held(Arc::clone(self)))
+    }
+
+    /// Makes the connection's task end; what is queued is not written any more.
+    pub(crate) fn close(&self) {
+        self.open.store(false, Ordering::Release);
+        self.close.notify_one();
+    }
+
+    /// Returns when [`Self::close`] is called. Only the connection's task waits here.
+    pub(crate) async fn closing(&self) {
+        while self.is_open() {
+            self.close.notified().await;
+        }
+    }
+}
+
+/// A place for a request that is answered after its turn.
+pub(crate) struct Held(Arc<RemotingChannel>);
+
+impl Held {
+    /// The connection it belongs to.
+    pub(crate) fn channel(&self) -> &Arc<RemotingChannel> {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ClientChannel for RemotingChannel {
+    fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    fn frames_received(&self) -> u64 {
+        self.frames_received.load(Ordering::Relaxed)
+    }
+
+    fn notify_members_changed(&self, group: &GroupName) -> Result<(), PushRefused> {
+        let ext = vec![("consumerGroup".into(), group.as_str().to_owned())];
+        let command = RemotingCommand::request(RequestCode::NOTIFY_CONSUMER_IDS_CHANGED, ext, Bytes::new());
+        self.push_oneway(&command.oneway())
+    }
+
+    fn ask_decision(&self, ask: &DecisionAsk) -> Result<(), PushRefused> {
+        self.push_oneway(&check_transaction::request(ask))
+    }
+}
+
+impl OutboundQueue {
+    /// The next frame to write; waits for one. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        let frame = self.frames.recv().await;
+        self.took(frame)
+    }
+
+    /// The next frame if one waits already.
+    pub(crate) fn try_next(&mut self) -> Option<Bytes> {
+        let frame = self.frames.try_recv().ok();
+        self.took(frame)
+    }
+
+    fn took(&self, frame: Option<Bytes>) -> Option<Bytes> {
+        if let Some(frame) = &frame {
+            self.channel.queued_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+        }
+        frame
+    }
+}

@@ -1,0 +1,178 @@
+//! A turn: everything that one read of one connection asks for. Handlers put storage operations into its batch and one
+//! reply per request into its list; the connection appends the batch once and writes all replies with one write.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use mezzo_protocol::{
+    error::DecodeError,
+    ids::{Opaque, QueueId},
+    remoting::{
+        command::RemotingCommand,
+        frame::{Frame, HeaderEncoding},
+        header::HeaderView,
+        response_code::ResponseCode,
+    },
+    time::Timestamp,
+};
+use mezzo_storage::{Batch, Operation, OperationResult};
+
+use super::{outbound::RemotingChannel, response};
+use crate::service::{Services, topic::TopicToCreate};
+
+/// What a handler gives back. An error is answered with `SYSTEM_ERROR` and the error's text as remark; a handler that
+/// returns one must have left the turn as it was.
+pub(crate) type Handled = Result<Step, DecodeError>;
+
+/// What the connection does after a handler ran.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Translated: the reply, if there is one, stands in the turn or comes later through the outbound queue.
+    Done,
+    /// Nothing was done yet, because a topic has to exist first. The connection creates it (waiting until that is
+    /// durable) and hands the same request in again; if it cannot be created, the connection answers why.
+    CreateTopic(TopicToCreate),
+}
+
+/// Which of the two services a listener offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Messages, offsets, transactions, administration.
+    Broker,
+    /// Routes and cluster information.
+    NameServer,
+}
+
+/// One request, parsed as far as its header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'f> {
+    /// Code, version, flags and ext fields.
+    pub(crate) header: &'f HeaderView<'f>,
+    /// The frame it came in.
+    pub(crate) frame: &'f Frame,
+}
+
+impl<'f> Request<'f> {
+    /// The body; cloning it is cheap.
+    pub(crate) fn body(&self) -> &'f Bytes {
+        &self.frame.body
+    }
+
+    /// True if the client does not want an answer.
+    pub(crate) fn is_oneway(&self) -> bool {
+        self.header.is_oneway()
+    }
+
+    /// Where the answer goes.
+    pub(crate) fn reply_to(&self) -> ReplyTo {
+        ReplyTo {
+            opaque: Opaque(self.header.opaque),
+            encoding: self.frame.encoding,
+            wanted: !self.header.is_oneway(),
+        }
+    }
+}
+
+/// Enough of a request to answer it later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplyTo {
+    /// Pairs the answer with its request.
+    pub(crate) opaque: Opaque,
+    /// An answer uses the header encoding of its request.
+    pub(crate) encoding: HeaderEncoding,
+    /// False for a one-way request: nothing is written.
+    pub(crate) wanted: bool,
+}
+
+/// Builds an answer from the results of the operations that its request put into the batch. Used for rare requests;
+/// sends have a variant of their own that allocates nothing.
+pub(crate) type Finish = Box<dyn FnOnce(&[OperationResult]) -> RemotingCommand + Send>;
+
+/// The answer to one request of the turn.
+pub(crate) enum PendingReply {
+    /// Known already.
+    Ready(ReplyTo, RemotingCommand),
+    /// A send (10, 310, 320), encoded by `send_message::encode_reply` once the limit has passed the batch.
+    Send(SendReply),
+    /// Known once the limit has passed the batch.
+    AfterAppend {
+        /// Who asked.
+        to: ReplyTo,
+        /// Which operations of the batch belong to it.
+        operations: Range<usize>,
+        /// Turns their results into the answer.
+        finish: Finish,
+    },
+}
+
+/// What the answer to a send needs besides the operations' results.
+#[derive(Debug)]
+pub(crate) struct SendReply {
+    /// Who asked.
+    pub(crate) to: ReplyTo,
+    /// The request's operations in the batch: one per message.
+    pub(crate) operations: Range<usize>,
+    /// The queue the messages went to.
+    pub(crate) queue: QueueId,
+    /// The answer's `transactionId`: the message's unique key, where it has one.
+    pub(crate) transaction_id: Option<String>,
+}
+
+impl fmt::Debug for PendingReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(to, command) => f.debug_tuple("Ready").field(to).field(&command.code).finish(),
+            Self::Send(reply) => f.debug_tuple("Send").field(reply).finish(),
+            Self::AfterAppend { to, operations, .. } => {
+                f.debug_struct("AfterAppend").field("to", to).field("operations", operations).finish()
+            }
+        }
+    }
+}
+
+/// What one read of one connection collects. The lists belong to the connection and are reused by every turn.
+pub(crate) struct Turn<'c> {
+    /// The broker.
+    pub(crate) services: &'c Arc<Services>,
+    /// The connection.
+    pub(crate) channel: &'c Arc<RemotingChannel>,
+    /// The time of this turn, read once.
+    pub(crate) now: Timestamp,
+    /// Goes to the log as one frame when all requests of the read are translated.
+    pub(crate) batch: &'c mut Batch,
+    /// In request order.
+    pub(crate) replies: &'c mut Vec<PendingReply>,
+}
+
+impl Turn<'_> {
+    /// Answers `request` now. The opaque is stamped when the answer is written; a one-way request gets nothing.
+    pub(crate) fn reply(&mut self, request: &Request<'_>, command: RemotingCommand) {
+        let to = request.reply_to();
+        if to.wanted {
+            self.replies.push(PendingReply::Ready(to, command));
+        }
+    }
+
+    /// Answers `request` now with a code other than success and a remark that says why.
+    pub(crate) fn refuse(&mut self, request: &Request<'_>, code: ResponseCode, remark: impl Into<String>) {
+        self.reply(request, response::refusal(code, remark));
+    }
+
+    /// Adds an operation to the batch and says at which index its result will stand.
+    pub(crate) fn operation(&mut self, operation: Operation) -> usize {
+        self.batch.push(operation)
+    }
+
+    /// Answers `request` when the limit has passed the batch, from the results of `operations`.
+    pub(crate) fn reply_after_append(
+        &mut self,
+        request: &Request<'_>,
+        operations: Range<usize>,
+        finish: impl FnOnce(&[OperationResult]) -> RemotingCommand + Send + 'static,
+    ) {
+        let to = request.reply_to();
+        if to.wanted {
+            self.replies.push(PendingReply::AfterAppend { to, operations, finish: Box::new(finish) });
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Every number the broker counts, named once.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Request codes that are remembered as already reported; beyond, nothing more is logged.
+const UNSUPPORTED_CODES_MAX: usize = 256;
+
+/// All counters of one broker, since it started.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// Connections accepted.
+    pub(crate) connections_accepted: Counter,
+    /// Connections closed at once because `limits.connections` were open.
+    pub(crate) connections_refused: Counter,
+    /// Connections closed because the client did not read its answers.
+    pub(crate) slow_clients_closed: Counter,
+    /// Connections closed because what arrived was no remoting frame.
+    pub(crate) malformed_frames: Counter,
+    /// One-way requests to clients (39, 40) dropped because their connection's queue was full.
+    pub(crate) pushes_dropped: Counter,
+    /// Requests answered with REQUEST_CODE_NOT_SUPPORTED.
+    pub(crate) unsupported_requests: Counter,
+    unsupported_codes: Mutex<Vec<i32>>,
+}
+
+impl Metrics {
+    /// Counts a request whose code is not served; true the first time this code is seen.
+    pub(crate) fn first_unsupported(&self, code: i32) -> bool {
+        self.unsupported_requests.add(1);
+        let mut seen = self.unsupported_codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = !seen.contains(&code) && seen.len() < UNSUPPORTED_CODES_MAX;
+        if first {
+            seen.push(code);
+        }
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unsupported_code_is_reported_once() {
+        let metrics = Metrics::default();
+        assert!(metrics.first_unsupported(9999));
+        assert!(!metrics.first_unsupported(9999));
+        assert!(metrics.first_unsupported(9998));
+        assert_eq!(metrics.unsupported_requests.value(), 3);
+    }
+
+    #[test]
+    fn reported_codes_are_bounded() {
+        let metrics = Metrics::default();
+        for code in 0..10_000 {
+            metrics.first_unsupported(code);
+        }
+        assert_eq!(metrics.unsupported_codes.lock().unwrap().len(), UNSUPPORTED_CODES_MAX);
+    }
+}
