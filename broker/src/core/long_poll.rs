@@ -228,10 +228,16 @@ mod tests {
         QueueKey { topic: TopicName::new("T").unwrap(), queue: QueueId(queue) }
     }
 
-    fn pull(connection: u64, queue: u32, from: u64, deadline_ms: u64, payload: usize) -> HeldPull<u64, usize> {
+    fn pull(
+        connection: u64,
+        queue: u32,
+        from: u64,
+        deadline_ms: u64,
+        payload: usize,
+    ) -> HeldPull<u64, usize> {
         HeldPull {
             queue: key(queue),
-            connection: C(connection),
+            connection,
             from: QueueOffset(from),
             deadline: Timestamp::from_ms(deadline_ms),
             payload,

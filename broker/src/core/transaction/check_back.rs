@@ -1,0 +1,416 @@
+//! Check-back: who is asked about which undecided transaction, when, how often, and when asking ends.
+//!
+//! Pure. The log knows which transactions are undecided and when each is due; its driver hands in what is due
+//! ([`CheckBack::handle_due`]) and carries out the effects. The rules:
+//!
+//! - Asks go out in due order, to the members of the transaction's producer group in turn, at most
+//!   [`Bounds::unanswered_per_connection`] unanswered to one connection and [`Bounds::asks_per_second`] in all. What
+//!   cannot be asked now waits; a waiting transaction burns no attempt.
+//! - An ask **counts** if it was answered, also with UNKNOWN, or if anything was heard from its connection afterwards.
+//!   An ask to a connection that closed or stayed silent does not.
+//! - After [`Bounds::check_max`] asks that counted, or at its maximum age, a transaction is parked as IN_DOUBT when it
+//!   is due the next time. It is then asked once whenever a new connection of its group appears, and that counts nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::Hash,
+};
+
+use mezzo_protocol::{
+    ids::{GroupName, PhysicalOffset},
+    time::Timestamp,
+};
+
+use super::{back_off::next_ask_after_ms, members::Members};
+
+/// A connection that did not take an ask gets none for this long.
+const CONGESTED_MS: u64 = 200;
+
+/// How much may be asked, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Between two asks about one transaction, in milliseconds; grows with the number of asks.
+    pub(crate) check_interval_ms: u64,
+    /// Asks that count before a transaction is parked.
+    pub(crate) check_max: u32,
+    /// Asks that one connection may have open.
+    pub(crate) unanswered_per_connection: usize,
+    /// Asks of the whole broker in a second, at least 1; also the largest burst.
+    pub(crate) asks_per_second: u32,
+    /// Transactions that wait here to be asked. Further ones come back when they are due the next time.
+    pub(crate) waiting: usize,
+}
+
+/// Why asking ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exhausted {
+    /// [`Bounds::check_max`] asks counted.
+    Asked,
+    /// Older than the maximum age.
+    TooOld,
+}
+
+/// A transaction whose time has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Its identity.
+    pub(crate) origin: PhysicalOffset,
+    /// Whose members are asked.
+    pub(crate) group: GroupName,
+    /// Asks that have counted so far.
+    pub(crate) asks: u32,
+    /// True at its maximum age.
+    pub(crate) too_old: bool,
+}
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect<C> {
+    /// Ask this connection. If it was not sent, say so: [`CheckBack::handle_unsent`].
+    Ask {
+        /// About which transaction.
+        origin: PhysicalOffset,
+        /// Whom.
+        connection: C,
+    },
+    /// Record that the transaction was asked once more.
+    Count(PhysicalOffset),
+    /// The transaction is due again at this time, whatever time was set before.
+    Reschedule(PhysicalOffset, Timestamp),
+    /// Record that asking has ended.
+    Park(PhysicalOffset, Exhausted),
+}
+
+/// Waiting to be asked.
+#[derive(Debug, Clone)]
+struct Waiting {
+    group: GroupName,
+    /// Lower was due earlier.
+    order: u64,
+    asks: u32,
+    /// IN_DOUBT: asked once, counted never.
+    doubtful: bool,
+    /// It was asked before and that ask is still without answer.
+    asked: bool,
+}
+
+/// Asked, not answered.
+#[derive(Debug, Clone)]
+struct Asked<C> {
+    waiting: Waiting,
+    connection: C,
+    /// Frames heard from the connection before the ask.
+    mark: u64,
+}
+
+/// The state of all check-backs.
+#[derive(Debug)]
+pub(crate) struct CheckBack<C> {
+    bounds: Bounds,
+    members: Members<C>,
+    waiting: HashMap<PhysicalOffset, Waiting>,
+    /// What waits, per group, in due order.
+    queues: HashMap<GroupName, BTreeMap<u64, PhysicalOffset>>,
+    /// Head of each queue whose group may have a member with room.
+    heads: BTreeSet<(u64, GroupName)>,
+    asked: HashMap<PhysicalOffset, Asked<C>>,
+    /// When an unanswered ask about an IN_DOUBT transaction is given up.
+    doubtful_until: BTreeSet<(Timestamp, PhysicalOffset)>,
+    effects: VecDeque<Effect<C>>,
+    next_order: u64,
+    /// Thousandths of an ask that may be sent now, as of `refilled_at`.
+    tokens_milli: u64,
+    refilled_at: Timestamp,
+    forgive_at: Option<Timestamp>,
+}
+
+impl<C: Copy + Ord + Hash> CheckBack<C> {
+    /// Nobody to ask and nothing to ask about, with a full burst of asks to spend.
+    pub(crate) fn new(bounds: Bounds, now: Timestamp) -> Self {
+        Self {
+            bounds,
+            members: Members::new(bounds.unanswered_per_connection),
+            waiting: HashMap::new(),
+            queues: HashMap::new(),
+            heads: BTreeSet::new(),
+            asked: HashMap::new(),
+            doubtful_until: BTreeSet::new(),
+            effects: VecDeque::new(),
+            next_order: 0,
+            tokens_milli: u64::from(bounds.asks_per_second.max(1)) * 1000,
+            refilled_at: now,
+            forgive_at: None,
+        }
+    }
+
+    /// These transactions are due, the earliest first. Each is given a later time at once, so that nothing is lost
+    /// whatever happens to it here.
+    pub(crate) fn handle_due(&mut self, now: Timestamp, due: impl IntoIterator<Item = Due>) {
+        for Due { origin, group, mut asks, too_old } in due {
+            let mut asked_before = false;
+            if let Some(asked) = self.take_asked(origin) {
+                asked_before = true;
+                if self.members.frames_heard(asked.connection) > asked.mark {
+                    asked_before = false;
+                    asks = asks.saturating_add(1);
+                    self.effects.push_back(Effect::Count(origin));
+                }
+            }
+            let exhausted = match (asks >= self.bounds.check_max, too_old) {
+                (true, _) => Some(Exhausted::Asked),
+                (false, true) => Some(Exhausted::TooOld),
+                (false, false) => None,
+            };
+            if let Some(reason) = exhausted {
+                self.take_waiting(origin);
+                self.effects.push_back(Effect::Park(origin, reason));
+                continue;
+            }
+            let later = now.saturating_add_ms(next_ask_after_ms(self.bounds.check_interval_ms, asks));
+            self.effects.push_back(Effect::Reschedule(origin, later));
+            let order = self.new_order();
+            self.enqueue(origin, Waiting { group, order, asks, doubtful: false, asked: asked_before });
+        }
+        self.ask_waiting(now);
+    }
+
+    /// `connection` speaks for `group`, and `frames` frames have been heard from it. True if that is new: then the
+    /// group's IN_DOUBT transactions are to be handed in with [`Self::handle_in_doubt`].
+    pub(crate) fn handle_joined(
+        &mut self,
+        now: Timestamp,
+        group: &GroupName,
+        connection: C,
+        frames: u64,
+    ) -> bool {
+        let new = self.members.join(group, connection);
+        self.members.heard(connection, frames);
+        if new {
+            self.group_has_room(group);
+            self.ask_waiting(now);
+        }
+        new
+    }
+
+    /// These transactions of `group` are IN_DOUBT and a new connection has appeared.
+    pub(crate) fn handle_in_doubt(
+        &mut self,
+        now: Timestamp,
+        group: &GroupName,
+        origins: impl IntoIterator<Item = PhysicalOffset>,
+    ) {
+        for origin in origins {
+            if !self.asked.contains_key(&origin) {
+                let order = self.new_order();
+                let group = group.clone();
+                self.enqueue(origin, Waiting { group, order, asks: 0, doubtful: true, asked: false });
+            }
+        }
+        self.ask_waiting(now);
+    }
+
+    /// `connection` speaks for `group` no longer, but is still there.
+    pub(crate) fn handle_left(&mut self, group: &GroupName, connection: C) {
+        self.members.leave(group, connection);
+    }
+
+    /// `connection` closed, after `frames` frames had been heard from it. What it was asked counts if it was heard
+    /// afterwards; the rest waits again, in its old place, for another member of the group.
+    pub(crate) fn handle_closed(&mut self, now: Timestamp, connection: C, frames: u64) {
+        self.members.heard(connection, frames);
+        let heard = self.members.frames_heard(connection);
+        for origin in self.members.close(connection) {
+            let Some(asked) = self.asked.remove(&origin) else { continue };
+            if asked.waiting.doubtful {
+                self.doubtful_until.retain(|&(_, other)| other != origin);
+            } else if heard > asked.mark {
+                // its later time is set already
+                self.effects.push_back(Effect::Count(origin));
+            } else {
+                self.enqueue(origin, asked.waiting);
+            }
+        }
+        self.ask_waiting(now);
+    }
+
+    /// `frames` frames have been heard from `connection` so far.
+    pub(crate) fn handle_heard(&mut self, connection: C, frames: u64) {
+        self.members.heard(connection, frames);
+    }
+
+    /// The ask was not handed to the connection: it is full or closing. The transaction waits again in its old place.
+    pub(crate) fn handle_unsent(&mut self, now: Timestamp, origin: PhysicalOffset) {
+        let Some(asked) = self.take_asked(origin) else { return };
+        self.members.congest(asked.connection);
+        self.forgive_at.get_or_insert(now.saturating_add_ms(CONGESTED_MS));
+        self.enqueue(origin, asked.waiting);
+    }
+
+    /// An END came for this transaction: with an outcome, or UNKNOWN.
+    pub(crate) fn handle_answered(&mut self, now: Timestamp, origin: PhysicalOffset, unknown: bool) {
+        let answered = match self.take_asked(origin) {
+            Some(asked) => Some(asked.waiting),
+            // a late answer, while the transaction waits to be asked again
+            None if !unknown || self.waiting.get(&origin).is_some_and(|waiting| waiting.asked) => {
+                self.take_waiting(origin)
+            }
+            None => None,
+        };
+        if let Some(waiting) = answered
+            && unknown
+            && !waiting.doubtful
+        {
+            let after = next_ask_after_ms(self.bounds.check_interval_ms, waiting.asks.saturating_add(1));
+            self.effects.push_back(Effect::Count(origin));
+            self.effects.push_back(Effect::Reschedule(origin, now.saturating_add_ms(after)));
+        }
+        self.ask_waiting(now);
+    }
+
+    /// The transaction turned out to be decided, or is not to be asked for another reason.
+    pub(crate) fn handle_gone(&mut self, now: Timestamp, origin: PhysicalOffset) {
+        self.take_waiting(origin);
+        if self.take_asked(origin).is_some() {
+            self.ask_waiting(now);
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
+        if self.forgive_at.is_some_and(|at| at <= now) {
+            self.forgive_at = None;
+            self.members.forgive();
+            let groups: Vec<GroupName> = self.queues.keys().cloned().collect();
+            for group in groups {
+                self.group_has_room(&group);
+            }
+        }
+        while let Some(&(until, origin)) = self.doubtful_until.first() {
+            if until > now {
+                break;
+            }
+            self.doubtful_until.pop_first();
+            self.take_asked(origin);
+        }
+        self.ask_waiting(now);
+    }
+
+    /// When [`Self::handle_timeout`] has something to do next.
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
+        let rate = u64::from(self.bounds.asks_per_second.max(1));
+        let missing = 1000_u64.saturating_sub(self.tokens_milli);
+        let token_at = (!self.heads.is_empty())
+            .then(|| self.refilled_at.saturating_add_ms(missing.div_ceil(rate).max(1)));
+        let doubtful = self.doubtful_until.first().map(|&(until, _)| until);
+        [token_at, doubtful, self.forgive_at].into_iter().flatten().min()
+    }
+
+    /// Hands out the next effect, oldest first.
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect<C>> {
+        self.effects.pop_front()
+    }
+
+    /// Connections that speak for a group, in order.
+    pub(crate) fn connections(&self) -> Vec<C> {
+        self.members.connections()
+    }
+
+    /// Transactions that wait to be asked, and asks without an answer.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.waiting.len(), self.asked.len())
+    }
+
+    fn new_order(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order
+    }
+
+    /// Puts a transaction where its order says, unless it waits already or too many do.
+    fn enqueue(&mut self, origin: PhysicalOffset, waiting: Waiting) {
+        if self.waiting.contains_key(&origin) || self.waiting.len() >= self.bounds.waiting {
+            return;
+        }
+        let group = waiting.group.clone();
+        let queue = self.queues.entry(group.clone()).or_default();
+        if let Some((&head, _)) = queue.first_key_value() {
+            self.heads.remove(&(head, group.clone()));
+        }
+        queue.insert(waiting.order, origin);
+        self.waiting.insert(origin, waiting);
+        self.group_has_room(&group);
+    }
+
+    fn take_waiting(&mut self, origin: PhysicalOffset) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&origin)?;
+        let Some(queue) = self.queues.get_mut(&waiting.group) else { return Some(waiting) };
+        queue.remove(&waiting.order);
+        let was_head = self.heads.remove(&(waiting.order, waiting.group.clone()));
+        match queue.first_key_value() {
+            None => {
+                self.queues.remove(&waiting.group);
+            }
+            Some((&head, _)) if was_head => {
+                self.heads.insert((head, waiting.group.clone()));
+            }
+            Some(_) => {}
+        }
+        Some(waiting)
+    }
+
+    fn take_asked(&mut self, origin: PhysicalOffset) -> Option<Asked<C>> {
+        let asked = self.asked.remove(&origin)?;
+        if asked.waiting.doubtful {
+            self.doubtful_until.retain(|&(_, other)| other != origin);
+        }
+        let freed = self.members.settle(asked.connection, origin).to_vec();
+        for group in &freed {
+            self.group_has_room(group);
+        }
+        Some(asked)
+    }
+
+    fn group_has_room(&mut self, group: &GroupName) {
+        if let Some((&head, _)) = self.queues.get(group).and_then(BTreeMap::first_key_value) {
+            self.heads.insert((head, group.clone()));
+        }
+    }
+
+    /// Asks as much as members, their open asks and the rate allow, in due order.
+    fn ask_waiting(&mut self, now: Timestamp) {
+        self.refill(now);
+        while self.tokens_milli >= 1000 {
+            let Some((order, group)) = self.heads.first().cloned() else { return };
+            let Some(connection) = self.members.take_turn(&group) else {
+                self.heads.remove(&(order, group));
+                continue;
+            };
+            let head = self.queues.get(&group).and_then(|queue| queue.get(&order)).copied();
+            let Some((origin, waiting)) = head.and_then(|origin| Some((origin, self.take_waiting(origin)?)))
+            else {
+                self.heads.remove(&(order, group));
+                continue;
+            };
+            self.tokens_milli -= 1000;
+            let after = next_ask_after_ms(self.bounds.check_interval_ms, waiting.asks);
+            let later = now.saturating_add_ms(after);
+            self.effects.push_back(Effect::Ask { origin, connection });
+            if waiting.doubtful {
+                self.doubtful_until.insert((later, origin));
+            } else {
+                self.effects.push_back(Effect::Reschedule(origin, later));
+            }
+            let mark = self.members.ask(connection, origin);
+            self.asked.insert(origin, Asked { waiting, connection, mark });
+        }
+    }
+
+    fn refill(&mut self, now: Timestamp) {
+        let rate = u64::from(self.bounds.asks_per_second.max(1));
+        let gained = now.saturating_since_ms(self.refilled_at).saturating_mul(rate);
+        self.tokens_milli = self.tokens_milli.saturating_add(gained).min(rate * 1000);
+        self.refilled_at = self.refilled_at.max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

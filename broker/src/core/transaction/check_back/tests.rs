@@ -1,0 +1,324 @@
+//! Events in, effects out. Times are milliseconds, connections and origins plain numbers, groups one letter.
+
+use super::*;
+
+enum Event {
+    /// At a time these are due: origin, group, asks so far.
+    Due(u64, &'static [(u64, &'static str, u32)]),
+    /// One origin is due and at its maximum age.
+    TooOld(u64, u64),
+    Joined(u64, &'static str, u64),
+    InDoubt(u64, &'static str, &'static [u64]),
+    Left(&'static str, u64),
+    /// Time, connection, frames heard in all.
+    Closed(u64, u64, u64),
+    Heard(u64, u64),
+    Unsent(u64, u64),
+    Unknown(u64, u64),
+    Decided(u64, u64),
+    Gone(u64, u64),
+    Time(u64),
+}
+use Event::{
+    Closed, Decided, Due as DueNow, Gone, Heard, InDoubt, Joined, Left, Time, TooOld, Unknown, Unsent,
+};
+
+const BOUNDS: Bounds = Bounds {
+    check_interval_ms: 1_000,
+    check_max: 3,
+    unanswered_per_connection: 2,
+    asks_per_second: 100,
+    waiting: 4,
+};
+
+fn ms(time: u64) -> Timestamp {
+    Timestamp::from_ms(time)
+}
+
+fn group(name: &str) -> GroupName {
+    GroupName::new(name).unwrap()
+}
+
+fn apply(machine: &mut CheckBack<u64>, event: &Event) {
+    match *event {
+        DueNow(now, due) => {
+            let due = due.iter().map(|&(origin, name, asks)| Due {
+                origin: PhysicalOffset(origin),
+                group: group(name),
+                asks,
+                too_old: false,
+            });
+            machine.handle_due(ms(now), due);
+        }
+        TooOld(now, origin) => {
+            let due = Due { origin: PhysicalOffset(origin), group: group("g"), asks: 0, too_old: true };
+            machine.handle_due(ms(now), [due]);
+        }
+        Joined(now, name, connection) => {
+            machine.handle_joined(ms(now), &group(name), connection, 0);
+        }
+        InDoubt(now, name, origins) => {
+            machine.handle_in_doubt(ms(now), &group(name), origins.iter().map(|&o| PhysicalOffset(o)));
+        }
+        Left(name, connection) => machine.handle_left(&group(name), connection),
+        Closed(now, connection, frames) => machine.handle_closed(ms(now), connection, frames),
+        Heard(connection, frames) => machine.handle_heard(connection, frames),
+        Unsent(now, origin) => machine.handle_unsent(ms(now), PhysicalOffset(origin)),
+        Unknown(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), true),
+        Decided(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), false),
+        Gone(now, origin) => machine.handle_gone(ms(now), PhysicalOffset(origin)),
+        Time(now) => machine.handle_timeout(ms(now)),
+    }
+}
+
+/// Feeds the events and compares all effects: "1 asked at c7", "1 counts", "1 at 2000", "1 parked Asked".
+fn check_with(bounds: Bounds, events: &[Event], expected: &[&str]) -> CheckBack<u64> {
+    let mut machine = CheckBack::new(bounds, ms(0));
+    let mut effects = Vec::new();
+    for event in events {
+        apply(&mut machine, event);
+        while let Some(effect) = machine.poll_effect() {
+            effects.push(match effect {
+                Effect::Ask { origin, connection } => format!("{origin} asked at c{connection}"),
+                Effect::Count(origin) => format!("{origin} counts"),
+                Effect::Reschedule(origin, at) => format!("{origin} at {}", at.as_ms()),
+                Effect::Park(origin, reason) => format!("{origin} parked {reason:?}"),
+            });
+        }
+    }
+    assert_eq!(effects, expected);
+    let (waiting, asked) = machine.sizes();
+    assert_eq!(waiting, machine.queues.values().map(BTreeMap::len).sum::<usize>());
+    assert_eq!(asked, machine.members.unanswered());
+    machine
+}
+
+fn check(events: &[Event], expected: &[&str]) -> CheckBack<u64> {
+    check_with(BOUNDS, events, expected)
+}
+
+#[test]
+fn a_due_transaction_is_asked_and_an_unknown_answer_counts_once() {
+    check(
+        &[
+            Joined(0, "g", 7),
+            DueNow(100, &[(1, "g", 0)]),
+            Unknown(150, 1),
+            Unknown(160, 1),
+            DueNow(1_150, &[(1, "g", 1)]),
+        ],
+        &[
+            "1 at 1100",
+            "1 asked at c7",
+            "1 at 1100",
+            "1 counts",
+            "1 at 1150",
+            "1 at 2150",
+            "1 asked at c7",
+            "1 at 2150",
+        ],
+    );
+}
+
+#[test]
+fn an_outcome_ends_asking_and_counts_nothing() {
+    let machine = check(
+        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 0)]), Heard(7, 5), Decided(150, 1)],
+        &["1 at 1100", "1 asked at c7", "1 at 1100"],
+    );
+    assert_eq!(machine.sizes(), (0, 0));
+}
+
+#[test]
+fn an_unanswered_ask_counts_if_its_connection_was_heard_since() {
+    check(
+        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 0)]), Heard(7, 1), DueNow(1_100, &[(1, "g", 0)])],
+        &["1 at 1100", "1 asked at c7", "1 at 1100", "1 counts", "1 at 2100", "1 asked at c7", "1 at 2100"],
+    );
+}
+
+#[test]
+fn an_unanswered_ask_to_a_silent_connection_counts_nothing_until_a_late_answer() {
+    check(
+        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 2)]), DueNow(1_100, &[(1, "g", 2)]), Unknown(1_200, 1)],
+        &[
+            "1 at 1100",
+            "1 asked at c7",
+            "1 at 1100",
+            "1 at 2100",
+            "1 asked at c7",
+            "1 at 2100",
+            "1 counts",
+            "1 at 2200",
+        ],
+    );
+}
+
+#[test]
+fn a_transaction_is_parked_when_it_is_due_after_the_last_ask_that_counts() {
+    check(
+        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 2)]), Heard(7, 1), DueNow(1_100, &[(1, "g", 2)])],
+        &["1 at 1100", "1 asked at c7", "1 at 1100", "1 counts", "1 parked Asked"],
+    );
+    check(&[DueNow(100, &[(1, "g", 3)])], &["1 parked Asked"]);
+    check(&[TooOld(100, 1)], &["1 parked TooOld"]);
+}
+
+#[test]
+fn with_nobody_to_ask_it_waits_without_counting_and_is_asked_when_a_member_appears() {
+    check(
+        &[
+            DueNow(100, &[(2, "g", 0), (1, "g", 0), (3, "h", 0)]),
+            DueNow(1_100, &[(2, "g", 0)]),
+            Joined(1_500, "g", 7),
+            Joined(1_500, "g", 7),
+        ],
+        &[
+            "2 at 1100",
+            "1 at 1100",
+            "3 at 1100",
+            "2 at 2100",
+            "2 asked at c7",
+            "2 at 2500",
+            "1 asked at c7",
+            "1 at 2500",
+        ],
+    );
+}
+
+#[test]
+fn members_take_turns_and_none_has_more_open_asks_than_allowed() {
+    check(
+        &[
+            Joined(0, "g", 7),
+            Joined(0, "g", 8),
+            DueNow(100, &[(1, "g", 0), (2, "g", 0), (3, "g", 0), (4, "g", 0)]),
+            DueNow(200, &[(5, "g", 0)]),
+            Decided(300, 2),
+        ],
+        &[
+            "1 at 1100",
+            "2 at 1100",
+            "3 at 1100",
+            "4 at 1100",
+            "1 asked at c7",
+            "1 at 1100",
+            "2 asked at c8",
+            "2 at 1100",
+            "3 asked at c7",
+            "3 at 1100",
+            "4 asked at c8",
+            "4 at 1100",
+            "5 at 1200",
+            "5 asked at c8",
+            "5 at 1300",
+        ],
+    );
+}
+
+#[test]
+fn a_closed_connection_hands_its_asks_to_another_member_uncounted_unless_it_was_heard() {
+    check(
+        &[
+            Joined(0, "g", 7),
+            DueNow(100, &[(1, "g", 0)]),
+            Heard(7, 3),
+            DueNow(200, &[(2, "g", 0)]),
+            Joined(300, "g", 8),
+            Closed(400, 7, 3),
+        ],
+        &[
+            "1 at 1100",
+            "1 asked at c7",
+            "1 at 1100",
+            "2 at 1200",
+            "2 asked at c7",
+            "2 at 1200",
+            "1 counts",
+            "2 asked at c8",
+            "2 at 1400",
+        ],
+    );
+}
+
+#[test]
+fn the_rate_of_the_broker_spreads_asks_in_due_order_over_time() {
+    let slow = Bounds { asks_per_second: 1, ..BOUNDS };
+    let machine = check_with(
+        slow,
+        &[
+            Joined(0, "g", 7),
+            Joined(0, "h", 8),
+            DueNow(0, &[(3, "g", 0), (1, "h", 0), (2, "g", 0)]),
+            Time(999),
+            Time(1_000),
+        ],
+        &["3 at 1000", "1 at 1000", "2 at 1000", "3 asked at c7", "3 at 1000", "1 asked at c8", "1 at 2000"],
+    );
+    assert_eq!(machine.next_timeout(), Some(ms(2_000)));
+}
+
+#[test]
+fn a_connection_that_does_not_take_an_ask_is_passed_over_for_a_while() {
+    let machine = check(
+        &[
+            Joined(0, "g", 7),
+            DueNow(100, &[(1, "g", 0)]),
+            Unsent(100, 1),
+            DueNow(150, &[(2, "g", 0)]),
+            Time(299),
+            Time(300),
+        ],
+        &[
+            "1 at 1100",
+            "1 asked at c7",
+            "1 at 1100",
+            "2 at 1150",
+            "1 asked at c7",
+            "1 at 1300",
+            "2 asked at c7",
+            "2 at 1300",
+        ],
+    );
+    assert_eq!(machine.next_timeout(), None);
+}
+
+#[test]
+fn a_decided_transaction_that_waits_is_not_asked() {
+    let machine = check(
+        &[DueNow(100, &[(1, "g", 0), (2, "g", 0)]), Gone(150, 1), Decided(160, 2), Joined(200, "g", 7)],
+        &["1 at 1100", "2 at 1100"],
+    );
+    assert_eq!(machine.sizes(), (0, 0));
+}
+
+#[test]
+fn in_doubt_is_asked_once_counts_nothing_and_frees_its_place_after_an_interval() {
+    let machine = check(
+        &[
+            Joined(0, "g", 7),
+            InDoubt(0, "g", &[1, 2, 3]),
+            Unknown(10, 1),
+            Time(999),
+            Time(1_000),
+            Time(1_010),
+        ],
+        &["1 asked at c7", "2 asked at c7", "3 asked at c7"],
+    );
+    assert_eq!(machine.sizes(), (0, 0));
+    check(&[Joined(0, "g", 7), InDoubt(0, "g", &[1]), Closed(5, 7, 9)], &["1 asked at c7"]);
+}
+
+#[test]
+fn what_does_not_fit_the_waiting_room_comes_back_when_due_again() {
+    let machine = check(
+        &[DueNow(100, &[(1, "g", 0), (2, "g", 0), (3, "g", 0), (4, "g", 0), (5, "g", 0)]), Left("g", 7)],
+        &["1 at 1100", "2 at 1100", "3 at 1100", "4 at 1100", "5 at 1100"],
+    );
+    assert_eq!(machine.sizes(), (4, 0));
+}
+
+#[test]
+fn a_member_that_left_is_not_asked_for_that_group() {
+    check(&[Joined(0, "g", 7), Left("g", 7), DueNow(100, &[(1, "g", 0)])], &["1 at 1100"]);
+}
