@@ -1,0 +1,155 @@
+//! Settings that must fit each other. Each rule answers with one sentence that says what to change.
+
+use bytesize::ByteSize;
+
+use super::{sections::Config, value::Value as _};
+
+/// Most bytes of one log frame; the on-disk format's own bound.
+const LOG_FRAME_BYTES_MAX: u64 = 8 << 20;
+
+/// A segment holds at least this many of the largest frame.
+const FRAMES_PER_SEGMENT_MIN: u64 = 4;
+
+/// What a message can need beyond its body: properties, topic, fixed fields, record and frame headers.
+const MESSAGE_OVERHEAD_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of the largest log frame that these settings call for: a quarter of a segment, at most the format's bound.
+pub(crate) fn log_frame_bytes_max(config: &Config) -> u64 {
+    (config.store.segment_size.as_u64() / FRAMES_PER_SEGMENT_MIN).min(LOG_FRAME_BYTES_MAX)
+}
+
+/// The first rule that is broken, as a sentence.
+pub(super) fn check(config: &Config) -> Result<(), String> {
+    message_fits(config)?;
+    numbers_are_positive(config)?;
+    names_are_valid(config)?;
+    if config.store.history < config.store.retention {
+        return Err(format!(
+            "store.history ({}) is shorter than store.retention ({}): make it at least as long",
+            config.store.history.show(),
+            config.store.retention.show()
+        ));
+    }
+    if config.topic.default_queues > config.limits.queues_per_topic {
+        return Err(format!(
+            "topic.default_queues ({}) is above limits.queues_per_topic ({}): lower the one or raise the other",
+            config.topic.default_queues, config.limits.queues_per_topic
+        ));
+    }
+    Ok(())
+}
+
+fn message_fits(config: &Config) -> Result<(), String> {
+    let message = config.limits.message_size.as_u64();
+    let needed = message.saturating_add(MESSAGE_OVERHEAD_BYTES_MAX);
+    if needed > LOG_FRAME_BYTES_MAX {
+        return Err(format!(
+            "limits.message_size is {}, but one log frame holds at most {}: set it to {} or less",
+            config.limits.message_size.show(),
+            ByteSize(LOG_FRAME_BYTES_MAX).show(),
+            ByteSize(LOG_FRAME_BYTES_MAX - MESSAGE_OVERHEAD_BYTES_MAX).show()
+        ));
+    }
+    if needed > log_frame_bytes_max(config) {
+        return Err(format!(
+            "store.segment_size {} cannot hold the largest message: a segment holds four, and limits.message_size is {}; \
+             set store.segment_size to at least {} or lower limits.message_size",
+            config.store.segment_size.show(),
+            config.limits.message_size.show(),
+            ByteSize((needed * FRAMES_PER_SEGMENT_MIN).next_multiple_of(1 << 20)).show()
+        ));
+    }
+    if needed > config.limits.frame_size.as_u64() {
+        return Err(format!(
+            "limits.frame_size {} cannot carry the largest message (limits.message_size {}): set it to at least {}",
+            config.limits.frame_size.show(),
+            config.limits.message_size.show(),
+            ByteSize(needed.next_multiple_of(1 << 20)).show()
+        ));
+    }
+    if config.limits.frame_size.as_u64() > i32::MAX as u64 {
+        return Err("limits.frame_size is above what a frame's length field can say: set it below 2GiB".to_owned());
+    }
+    Ok(())
+}
+
+fn numbers_are_positive(config: &Config) -> Result<(), String> {
+    let limits = &config.limits;
+    let zero = [
+        ("limits.message_size", limits.message_size.as_u64() == 0),
+        ("limits.connections", limits.connections == 0),
+        ("limits.open_messages", limits.open_messages == 0),
+        ("limits.outbound_frames", limits.outbound_frames == 0),
+        ("limits.held_pulls_per_connection", limits.held_pulls_per_connection == 0),
+        ("limits.pull_messages", limits.pull_messages == 0),
+        ("limits.unanswered_checks", limits.unanswered_checks == 0),
+        ("limits.topics", limits.topics == 0),
+        ("limits.queues_per_topic", limits.queues_per_topic == 0),
+        ("limits.groups_per_connection", limits.groups_per_connection == 0),
+        ("limits.write_timeout", limits.write_timeout.is_zero()),
+        ("limits.idle_timeout", limits.idle_timeout.is_zero()),
+        ("limits.heartbeat_timeout", limits.heartbeat_timeout.is_zero()),
+        ("topic.default_queues", config.topic.default_queues == 0),
+        ("transaction.timeout", config.transaction.timeout.is_zero()),
+        ("transaction.check_interval", config.transaction.check_interval.is_zero()),
+        ("transaction.check_rate", config.transaction.check_rate == 0),
+        ("store.flush_interval", config.store.flush_interval.is_zero()),
+        ("store.checkpoint_size", config.store.checkpoint_size.as_u64() == 0),
+    ];
+    match zero.iter().find(|(_, is_zero)| *is_zero) {
+        Some((name, _)) => Err(format!("{name} is 0: set it to at least 1")),
+        None => Ok(()),
+    }
+}
+
+fn names_are_valid(config: &Config) -> Result<(), String> {
+    for (key, name) in [("broker.name", &config.broker.name), ("broker.cluster", &config.broker.cluster)] {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.len() > 127 || !name.chars().all(plain) {
+            return Err(format!("{key} \"{name}\": use up to 127 letters, digits, '-', '_' and '.'"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(assignments: &[&str]) -> String {
+        let mut config = Config::default();
+        for assignment in assignments {
+            config.set(assignment).unwrap();
+        }
+        check(&config).unwrap_err()
+    }
+
+    #[test]
+    fn the_defaults_fit_each_other() {
+        check(&Config::default()).unwrap();
+    }
+
+    #[test]
+    fn a_segment_too_small_for_the_largest_message_names_a_size_that_works() {
+        let text = refusal(&["store.segment_size=8MiB"]);
+        assert!(text.contains("at least 17MiB"), "{text}");
+        let mut config = Config::default();
+        config.set("store.segment_size=17MiB").unwrap();
+        check(&config).unwrap();
+    }
+
+    #[test]
+    fn a_message_larger_than_a_log_frame_is_refused() {
+        assert!(refusal(&["limits.message_size=8MiB"]).contains("8128KiB or less"));
+    }
+
+    #[test]
+    fn a_bound_of_zero_is_refused_by_name() {
+        assert_eq!(refusal(&["limits.connections=0"]), "limits.connections is 0: set it to at least 1");
+    }
+
+    #[test]
+    fn a_name_that_would_break_route_json_is_refused() {
+        assert!(refusal(&["broker.name=a\"b"]).contains("broker.name"));
+    }
+}
