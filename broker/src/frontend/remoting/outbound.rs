@@ -4,7 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -35,6 +35,8 @@ pub(crate) struct OutboundBounds {
     pub(crate) bytes: usize,
     /// Requests that may be held open at once: long polls and reads on another thread (`limits.held_pulls_per_connection`).
     pub(crate) held: usize,
+    /// Producer groups that the connection may speak for (`limits.groups_per_connection`).
+    pub(crate) groups: usize,
 }
 
 /// One remoting connection, shared by its task, the registry and whoever holds one of its pulls.
@@ -49,6 +51,8 @@ pub(crate) struct RemotingChannel {
     binary: AtomicU8,
     version: AtomicI32,
     frames_received: AtomicU64,
+    /// Producer groups seen in requests of this connection: keeps sends away from the registry's lock.
+    producer_groups: Mutex<Vec<GroupName>>,
     open: AtomicBool,
     close: Notify,
     metrics: Arc<Metrics>,
@@ -78,6 +82,7 @@ pub(crate) fn channel(
         binary: AtomicU8::new(0),
         version: AtomicI32::new(0),
         frames_received: AtomicU64::new(0),
+        producer_groups: Mutex::new(Vec::new()),
         open: AtomicBool::new(true),
         close: Notify::new(),
         metrics,
@@ -149,6 +154,34 @@ impl RemotingChannel {
         self.binary.store(u8::from(encoding == HeaderEncoding::Binary), Ordering::Relaxed);
         self.version.store(version, Ordering::Relaxed);
         self.frames_received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// True the first time that this connection names `group` as its producer group; the caller then registers it.
+    pub(crate) fn is_new_producer_group(&self, group: &GroupName) -> bool {
+        let mut known = self.producer_groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = !known.contains(group) && known.len() < self.bounds.groups;
+        if new {
+            known.push(group.clone());
+        }
+        new
+    }
+
+    /// Whether this connection has named `group` as its producer group already.
+    pub(crate) fn knows_producer_group(&self, group: &str) -> bool {
+        let known = self.producer_groups.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().any(|known| known.as_str() == group)
+    }
+
+    /// Forgets a producer group that the client has left.
+    pub(crate) fn forget_producer_group(&self, group: &GroupName) {
+        self.producer_groups.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| known != group);
+    }
+
+    /// Whether a further answer may be made for this client now: less than half of its outbound bounds wait. Whoever
+    /// answers many held pulls asks first and comes back later, so that a client that reads is never cut off.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued_bytes.load(Ordering::Relaxed) < self.bounds.bytes / 2
+            && self.queue.capacity() > self.bounds.frames / 2
     }
 
     /// Takes one of the places for requests that are answered after their turn; `None` when all are taken. The place is

@@ -6,7 +6,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 use mezzo_protocol::{
     error::DecodeError,
-    ids::{Opaque, QueueId},
+    ids::{GroupName, Opaque, QueueId},
     remoting::{
         command::RemotingCommand,
         frame::{Frame, HeaderEncoding},
@@ -18,7 +18,7 @@ use mezzo_protocol::{
 use mezzo_storage::{Batch, Operation, OperationResult};
 
 use super::{outbound::RemotingChannel, response};
-use crate::service::{Services, topic::TopicToCreate};
+use crate::service::{Services, client_channel::ClientChannel, topic::TopicToCreate};
 
 /// What a handler gives back. An error is answered with `SYSTEM_ERROR` and the error's text as remark; a handler that
 /// returns one must have left the turn as it was.
@@ -156,6 +156,19 @@ impl Turn<'_> {
     /// Answers `request` now with a code other than success and a remark that says why.
     pub(crate) fn refuse(&mut self, request: &Request<'_>, code: ResponseCode, remark: impl Into<String>) {
         self.reply(request, response::refusal(code, remark));
+    }
+
+    /// A request named `group` as its producer group: from now on the connection can be asked about its transactions.
+    /// Costs one short look on every call but the first. A name that is no group name is ignored.
+    pub(crate) fn producer_seen(&self, group: &str) {
+        if group.is_empty() || self.channel.knows_producer_group(group) {
+            return;
+        }
+        let Ok(group) = GroupName::new(group) else { return };
+        if self.channel.is_new_producer_group(&group) {
+            let channel: Arc<dyn ClientChannel> = Arc::<RemotingChannel>::clone(self.channel);
+            self.services.clients.producer_joined(&group, channel);
+        }
     }
 
     /// Adds an operation to the batch and says at which index its result will stand.

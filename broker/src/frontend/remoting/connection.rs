@@ -1,0 +1,341 @@
+//! One connection from first byte to last: read what has arrived, translate every complete frame into one turn, append
+//! once, wait once, answer with one write. While it waits for the disk it reads no more, so a group of requests forms
+//! in the socket. Only this task writes to the socket.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use mezzo_protocol::{
+    error::DecodeError,
+    remoting::{
+        frame::{self, Frame},
+        header::HeaderView,
+    },
+};
+use mezzo_storage::Batch;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+
+use super::{
+    dispatch,
+    outbound::{OutboundQueue, RemotingChannel},
+    response, send_message,
+    turn::{PendingReply, Request, Role, Step, Turn},
+};
+use crate::service::{
+    Services,
+    append::{AppendError, LimitWaiter},
+    client_channel::ClientChannel,
+    stop::Stop,
+};
+
+/// Bytes that are read at once from a connection on which little happens.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// Bytes that are read at once from a busy connection.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// A turn ends once its requests have this many bytes; one larger request makes a turn of its own.
+const TURN_BYTES_MAX: usize = 1 << 20;
+/// A turn ends once its ready answers have this many bytes.
+const TURN_REPLY_BYTES_MAX: usize = 1 << 20;
+/// A buffer that is empty gives its memory back when it has grown beyond this.
+const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
+/// Topics that one request may create before it is translated: a heartbeat needs one per consumer group.
+const TOPICS_PER_REQUEST_MAX: usize = 1_024;
+
+/// Why a connection ended, other than by the client or by a stop.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("what arrived is no remoting frame: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error(transparent)]
+    Socket(#[from] std::io::Error),
+    #[error("the client did not read its answers for {0:?}")]
+    SlowReader(Duration),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// What a connection is made of.
+pub(crate) struct Connection {
+    pub(crate) role: Role,
+    pub(crate) services: Arc<Services>,
+    pub(crate) channel: Arc<RemotingChannel>,
+    pub(crate) outbound: OutboundQueue,
+    pub(crate) stream: TcpStream,
+    pub(crate) stop: Stop,
+}
+
+/// Serves a connection until either side closes it, the broker stops, or it breaks a bound.
+pub(crate) async fn serve(connection: Connection) {
+    let channel = Arc::clone(&connection.channel);
+    let services = Arc::clone(&connection.services);
+    let ended = Session::new(connection).run().await;
+    channel.close();
+    services.clients.channel_closed(channel.id());
+    match ended {
+        Ok(()) => tracing::debug!(client = %channel.remote(), "connection closed"),
+        Err(Ended::Malformed(error)) => {
+            services.metrics.malformed_frames.add(1);
+            tracing::warn!(client = %channel.remote(), %error, "connection closed: no remoting frame");
+        }
+        Err(Ended::SlowReader(after)) => {
+            services.metrics.slow_clients_closed.add(1);
+            tracing::warn!(client = %channel.remote(), ?after, "connection closed: the client does not read");
+        }
+        Err(error) => tracing::debug!(client = %channel.remote(), %error, "connection ended"),
+    }
+}
+
+struct Session {
+    role: Role,
+    services: Arc<Services>,
+    channel: Arc<RemotingChannel>,
+    outbound: OutboundQueue,
+    stream: TcpStream,
+    stop: Stop,
+    waiter: LimitWaiter,
+    input: BytesMut,
+    out: BytesMut,
+    read_bytes: usize,
+    batch: Batch,
+    replies: Vec<PendingReply>,
+}
+
+/// What the session waits for between turns.
+enum Wake {
+    Stopped,
+    Read(usize),
+    Outbound(bytes::Bytes),
+    IdleCheck,
+}
+
+impl Session {
+    fn new(connection: Connection) -> Self {
+        let Connection { role, services, channel, outbound, stream, stop } = connection;
+        Self {
+            waiter: services.appender.waiter(),
+            role,
+            services,
+            channel,
+            outbound,
+            stream,
+            stop,
+            input: BytesMut::new(),
+            out: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
+            batch: Batch::default(),
+            replies: Vec::new(),
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), Ended> {
+        let idle_timeout = self.services.config.limits.idle_timeout;
+        let mut last_read = Instant::now();
+        let idle = tokio::time::sleep(idle_timeout);
+        tokio::pin!(idle);
+        loop {
+            match self.wake(idle.as_mut()).await? {
+                Wake::Stopped | Wake::Read(0) => return Ok(()),
+                Wake::Read(bytes) => {
+                    last_read = Instant::now();
+                    self.adapt_read_size(bytes);
+                    self.take_turns().await?;
+                }
+                Wake::Outbound(frame) => self.write_outbound(frame).await?,
+                // one timer for the connection's life: it is moved only when it fires
+                Wake::IdleCheck => {
+                    let deadline = last_read + idle_timeout;
+                    if Instant::now() >= deadline {
+                        return Ok(());
+                    }
+                    idle.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    async fn wake(&mut self, idle: std::pin::Pin<&mut Sleep>) -> Result<Wake, Ended> {
+        self.input.reserve(self.read_bytes);
+        tokio::select! {
+            biased;
+            () = self.stop.stopped() => Ok(Wake::Stopped),
+            () = self.channel.closing() => Ok(Wake::Stopped),
+            Some(frame) = self.outbound.next() => Ok(Wake::Outbound(frame)),
+            read = self.stream.read_buf(&mut self.input) => Ok(Wake::Read(read?)),
+            () = idle => Ok(Wake::IdleCheck),
+        }
+    }
+
+    /// Busy connections read more at once; quiet ones hold little memory.
+    fn adapt_read_size(&mut self, read: usize) {
+        if read >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        } else if read < self.read_bytes / 16 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        }
+    }
+
+    /// Serves all complete frames of the input, in as many turns as their size calls for.
+    async fn take_turns(&mut self) -> Result<(), Ended> {
+        let frame_bytes_max = usize::try_from(self.services.config.limits.frame_size.as_u64()).unwrap_or(usize::MAX);
+        let mut carried = None;
+        loop {
+            let mut request_bytes = 0;
+            let mut reply_bytes = 0;
+            let mut more = false;
+            while let Some(frame) = match carried.take() {
+                Some(frame) => Some(frame),
+                None => frame::split(&mut self.input, frame_bytes_max)?,
+            } {
+                let bytes = frame.header.len() + frame.body.len();
+                if request_bytes > 0 && request_bytes + bytes > TURN_BYTES_MAX || reply_bytes > TURN_REPLY_BYTES_MAX {
+                    carried = Some(frame);
+                    more = true;
+                    break;
+                }
+                request_bytes += bytes;
+                self.translate(&frame).await?;
+                if let Some(PendingReply::Ready(_, command)) = self.replies.last() {
+                    reply_bytes += command.body.len();
+                }
+            }
+            self.finish_turn().await?;
+            if !more {
+                break;
+            }
+        }
+        if self.input.is_empty() && self.input.capacity() > BUFFER_BYTES_KEPT {
+            self.input = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Hands one frame to its handler, creating topics first where the handler asks for them.
+    async fn translate(&mut self, frame: &Frame) -> Result<(), Ended> {
+        let mut step = self.translate_now(frame, true)?;
+        for _ in 0..TOPICS_PER_REQUEST_MAX {
+            let Step::CreateTopic(topic) = step else { return Ok(()) };
+            if let Err(error) = self.services.topics.create(self.services.now(), &topic).await {
+                return self.refuse(frame, response::topic_refusal(&topic.name, &error));
+            }
+            step = self.translate_now(frame, false)?;
+        }
+        match step {
+            Step::Done => Ok(()),
+            Step::CreateTopic(topic) => self.refuse(frame, response::topic_unavailable(&topic.name)),
+        }
+    }
+
+    fn translate_now(&mut self, frame: &Frame, first: bool) -> Result<Step, Ended> {
+        let header = HeaderView::parse(frame)?;
+        if first {
+            self.channel.saw_request(frame.encoding, header.version);
+        }
+        // nothing that is sent to clients expects a response
+        if header.is_response() {
+            return Ok(Step::Done);
+        }
+        let mut turn = Turn {
+            services: &self.services,
+            channel: &self.channel,
+            now: self.services.now(),
+            batch: &mut self.batch,
+            replies: &mut self.replies,
+        };
+        Ok(dispatch::dispatch(self.role, &mut turn, &Request { header: &header, frame }))
+    }
+
+    fn refuse(
+        &mut self,
+        frame: &Frame,
+        refusal: mezzo_protocol::remoting::command::RemotingCommand,
+    ) -> Result<(), Ended> {
+        let header = HeaderView::parse(frame)?;
+        let to = Request { header: &header, frame }.reply_to();
+        if to.wanted {
+            self.replies.push(PendingReply::Ready(to, refusal));
+        }
+        Ok(())
+    }
+
+    /// Appends what the turn collected, waits where an answer needs it, and answers in request order.
+    async fn finish_turn(&mut self) -> Result<(), Ended> {
+        let mut refused = None;
+        if !self.batch.is_empty() {
+            match self.services.store.append(self.services.now(), &mut self.batch) {
+                Ok(end) => {
+                    if self.replies.iter().any(|reply| !matches!(reply, PendingReply::Ready(..))) {
+                        self.waiter.wait_for(end).await?;
+                    } else if self.services.store.limit() < end {
+                        // one-way requests alone: nobody waits, but they must not stay behind for long
+                        self.services.store.request_sync();
+                    }
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        for reply in self.replies.drain(..) {
+            let results = self.batch.results();
+            match (reply, &refused) {
+                (PendingReply::Ready(to, mut command), _) => {
+                    command.opaque = to.opaque.0;
+                    command.encode(to.encoding, &mut self.out);
+                }
+                (PendingReply::Send(reply), None) => {
+                    let results = results.get(reply.operations.clone()).unwrap_or_default();
+                    send_message::encode_reply(&mut self.out, &reply, results, &self.services);
+                }
+                (PendingReply::AfterAppend { to, operations, finish }, None) => {
+                    let mut command = finish(results.get(operations).unwrap_or_default());
+                    command.opaque = to.opaque.0;
+                    command.encode(to.encoding, &mut self.out);
+                }
+                (PendingReply::Send(super::turn::SendReply { to, .. }), Some(error))
+                | (PendingReply::AfterAppend { to, .. }, Some(error)) => {
+                    let mut command = response::storage_refusal(error);
+                    command.opaque = to.opaque.0;
+                    command.encode(to.encoding, &mut self.out);
+                }
+            }
+        }
+        self.batch.clear();
+        self.write().await
+    }
+
+    /// Writes a frame from the outbound queue and those that wait behind it, as one write where they are small.
+    async fn write_outbound(&mut self, frame: bytes::Bytes) -> Result<(), Ended> {
+        self.out.extend_from_slice(&frame);
+        while self.out.len() < TURN_REPLY_BYTES_MAX {
+            let Some(frame) = self.outbound.try_next() else { break };
+            self.out.extend_from_slice(&frame);
+        }
+        self.write().await
+    }
+
+    async fn write(&mut self) -> Result<(), Ended> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        // most answers fit the socket's buffer: no timer then
+        let written = match self.stream.try_write(&self.out) {
+            Ok(written) => written,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let rest = self.out.get(written..).unwrap_or_default();
+        if !rest.is_empty() {
+            let patience = self.services.config.limits.write_timeout;
+            tokio::time::timeout(patience, self.stream.write_all(rest))
+                .await
+                .map_err(|_| Ended::SlowReader(patience))??;
+        }
+        self.out.clear();
+        if self.out.capacity() > BUFFER_BYTES_KEPT {
+            self.out = BytesMut::new();
+        }
+        Ok(())
+    }
+}
