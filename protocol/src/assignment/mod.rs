@@ -1,0 +1,1 @@
+//! Which consumer of a group reads which queue.

@@ -1,0 +1,1 @@
+//! Golden bytes for all four host combinations, round trips, and any bytes.

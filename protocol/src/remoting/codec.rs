@@ -1,0 +1,1 @@
+//! Frames for tokio's framed connections: what the client uses.
