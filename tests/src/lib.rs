@@ -1,1 +1,3 @@
-//! See the crate's description in `Cargo.toml`; the modules arrive with their first use.
+//! What the tests of whole brokers share.
+
+pub mod source;

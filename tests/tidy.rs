@@ -1,0 +1,302 @@
+//! The house rules, as tests: who may import whom, what every file must have, what no file may hold.
+//! The list of exceptions of each rule starts empty and may only shrink.
+
+use std::fs;
+
+use mezzo_tests::source::{CRATES, SourceFile, rust_files, workspace};
+
+/// Lines that no file may exceed, tests included.
+const LINES_MAX: usize = 600;
+
+/// Folders whose code decides and encodes, and touches nothing: no runtime, no files, no sockets, no clock, no chance.
+const PURE: [&str; 4] = ["protocol/src/", "storage/src/format/", "broker/src/core/", "client/src/core/"];
+const BANNED_IN_PURE: [&str; 16] = [
+    "tokio::",
+    "async fn",
+    ".await",
+    "std::fs",
+    "fs::File",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "Instant::now",
+    "SystemTime::now",
+    "rand::",
+    "tracing::",
+];
+
+/// One edge that must not be there: files below `from` (but not below `except`) must not name any of `words`.
+struct Edge {
+    from: &'static str,
+    except: &'static [&'static str],
+    words: &'static [&'static str],
+    why: &'static str,
+}
+
+const EDGES: &[Edge] = &[
+    Edge {
+        from: "storage/src/",
+        except: &[],
+        words: &["tokio::", "async fn", ".await"],
+        why: "storage is synchronous: its caller picks the thread",
+    },
+    Edge {
+        from: "storage/src/",
+        except: &["storage/src/file_system/"],
+        words: &["std::fs", "rustix::", "memmap2::", "OpenOptions"],
+        why: "all file access goes through the file system seam",
+    },
+    Edge {
+        from: "storage/src/",
+        except: &["storage/src/file_system/", "storage/src/log/"],
+        words: &["crate::log::segment"],
+        why: "segments belong to the log",
+    },
+    Edge {
+        from: "broker/src/core/",
+        except: &[],
+        words: &["mezzo_storage", "crate::service", "crate::frontend", "crate::config", "crate::server"],
+        why: "core decides and knows only the protocol's words",
+    },
+    Edge {
+        from: "broker/src/service/",
+        except: &[],
+        words: &[
+            "crate::frontend",
+            "crate::server",
+            "RequestCode",
+            "ResponseCode",
+            "RemotingCommand",
+            "HeaderView",
+            "ExtFields",
+            "remoting::header",
+            "remoting::frame",
+        ],
+        why: "services are free of any wire format: a second front-end must be able to call them",
+    },
+    Edge {
+        from: "broker/src/frontend/",
+        except: &[],
+        words: &["crate::core", "crate::server", "std::fs"],
+        why: "front-ends translate; deciding and carrying out happen behind the services",
+    },
+    Edge {
+        from: "client/src/core/",
+        except: &[],
+        words: &["crate::net", "crate::producer", "crate::consumer", "crate::admin"],
+        why: "the client's core decides; the API around it carries out",
+    },
+    Edge {
+        from: "client/src/",
+        except: &[],
+        words: &["mezzo_storage", "mezzo_broker"],
+        why: "the SDK speaks plain RocketMQ and must work against Apache's broker too",
+    },
+    Edge {
+        from: "bench/src/",
+        except: &[],
+        words: &["mezzo_storage", "mezzo_broker"],
+        why: "the load generator sees what a user sees",
+    },
+];
+
+/// Crates that must not stand in a crate's `[dependencies]`.
+const DEPENDENCIES_BANNED: &[(&str, &[&str])] = &[
+    ("protocol", &["tokio", "mezzo-storage", "mezzo-broker", "mezzo-client", "memmap2", "rustix", "tracing"]),
+    ("storage", &["tokio", "tokio-util", "mezzo-broker", "mezzo-client"]),
+    ("broker", &["memmap2", "rustix"]),
+    ("client", &["mezzo-storage", "mezzo-broker", "memmap2", "rustix"]),
+    ("bench", &["mezzo-storage", "mezzo-broker"]),
+];
+
+/// The one file that may hold `unsafe`.
+const UNSAFE_FILE: &str = "storage/src/file_system/real.rs";
+
+fn assert_none(rule: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
+}
+
+fn offences(files: &[SourceFile], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files {
+        for word in words {
+            found.extend(
+                file.lines_with(word).into_iter().map(|line| format!("{}:{line}: {word}", file.path)),
+            );
+        }
+    }
+    found
+}
+
+fn below(prefixes: &[&str], except: &[&str]) -> Vec<SourceFile> {
+    let mut files = rust_files();
+    files.retain(|file| {
+        prefixes.iter().any(|prefix| file.path.starts_with(prefix))
+            && !except.iter().any(|prefix| file.path.starts_with(prefix))
+    });
+    files
+}
+
+#[test]
+fn every_file_opens_by_saying_what_lives_in_it() {
+    let files = rust_files();
+    assert!(files.len() > CRATES.len(), "the rules look at no files");
+    let silent = |file: &&SourceFile| !file.text.starts_with("//! ");
+    let silent: Vec<String> = files.iter().filter(silent).map(|file| file.path.clone()).collect();
+    assert_none("the first line must be a `//!` sentence", &silent);
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_can_hold() {
+    let length = |file: &SourceFile| file.text.lines().count();
+    let files = rust_files();
+    let long = files.iter().filter(|file| length(file) > LINES_MAX);
+    let long: Vec<String> = long.map(|file| format!("{}: {} lines", file.path, length(file))).collect();
+    assert_none("a file has at most 600 lines; split it by what its parts are about", &long);
+}
+
+#[test]
+fn no_file_is_named_for_nothing() {
+    let banned = ["utils", "util", "common", "helpers", "helper", "types", "manager", "misc"];
+    let vague = |path: &String| {
+        path.trim_end_matches(".rs")
+            .split('/')
+            .any(|part| banned.contains(&part) || part.ends_with("_manager"))
+    };
+    let vague: Vec<String> = rust_files().into_iter().map(|file| file.path).filter(vague).collect();
+    assert_none("a name must say what is inside", &vague);
+}
+
+#[test]
+fn unsafe_stands_in_one_file_only() {
+    let mut files = rust_files();
+    files.retain(|file| file.path != UNSAFE_FILE);
+    assert_none("`unsafe` belongs into the real file system", &offences(&files, &["unsafe"]));
+}
+
+#[test]
+fn pure_folders_touch_nothing() {
+    assert_none("pure code gets what it needs as arguments", &offences(&below(&PURE, &[]), &BANNED_IN_PURE));
+}
+
+#[test]
+fn modules_import_only_what_lies_below_them() {
+    for edge in EDGES {
+        assert_none(edge.why, &offences(&below(&[edge.from], edge.except), edge.words));
+    }
+}
+
+#[test]
+fn crates_depend_only_on_what_lies_below_them() {
+    let mut found = Vec::new();
+    for (name, banned) in DEPENDENCIES_BANNED {
+        let manifest = fs::read_to_string(workspace().join(name).join("Cargo.toml")).unwrap();
+        let section = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+        let section = section.split("\n[").next().unwrap_or_default();
+        let names = section.lines().filter_map(|line| line.split(['.', '=', ' ']).next());
+        found
+            .extend(names.filter(|dependency| banned.contains(dependency)).map(|d| format!("{name} -> {d}")));
+    }
+    assert_none("a crate edge that the architecture forbids", &found);
+}
+
+#[test]
+fn wall_clocks_are_read_in_clock_files_only() {
+    let product = ["protocol/src/", "storage/src/", "broker/src/", "client/src/"];
+    let except = ["broker/src/clock.rs", "client/src/clock.rs"];
+    assert_none(
+        "time comes through the Clock seam",
+        &offences(&below(&product, &except), &["SystemTime::now"]),
+    );
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let marks = ["TODO", "FIXME", "HACK", "todo!", "unimplemented!"];
+    let mut found = Vec::new();
+    for file in rust_files().iter().filter(|file| file.path != "tests/tidy.rs") {
+        for (index, line) in file.text.lines().enumerate() {
+            found.extend(
+                marks
+                    .iter()
+                    .filter(|mark| line.contains(*mark))
+                    .map(|m| format!("{}:{}: {m}", file.path, index + 1)),
+            );
+        }
+    }
+    assert_none("what is here is meant to stay; what is missing stands in an issue", &found);
+}
+
+#[test]
+fn every_file_is_part_of_its_crate() {
+    let files = rust_files();
+    let mut dead = Vec::new();
+    for file in files.iter().filter(|file| file.path.contains("/src/") && !file.path.contains("/src/bin/")) {
+        let (folder, name) = file.path.rsplit_once('/').expect("paths hold a crate and a file");
+        let stem = name.trim_end_matches(".rs");
+        if folder.ends_with("/src") && ["lib", "main"].contains(&stem) {
+            continue;
+        }
+        let (module, parents) = if stem == "mod" {
+            let (above, module) = folder.rsplit_once('/').expect("a mod.rs lives in a folder of src");
+            (
+                module,
+                [
+                    format!("{above}/mod.rs"),
+                    format!("{above}/lib.rs"),
+                    format!("{above}/main.rs"),
+                    format!("{above}.rs"),
+                ],
+            )
+        } else {
+            (
+                stem,
+                [
+                    format!("{folder}/mod.rs"),
+                    format!("{folder}/lib.rs"),
+                    format!("{folder}/main.rs"),
+                    format!("{folder}.rs"),
+                ],
+            )
+        };
+        let declared =
+            |code: &str| code.lines().any(|line| line.trim_end().ends_with(&format!("mod {module};")));
+        if !files.iter().any(|parent| parents.contains(&parent.path) && declared(&parent.code)) {
+            dead.push(file.path.clone());
+        }
+    }
+    assert_none("no module declares this file", &dead);
+}
+
+#[test]
+fn every_dependency_says_why_it_is_there() {
+    let manifest = fs::read_to_string(workspace().join("Cargo.toml")).unwrap();
+    let section = manifest.split("[workspace.dependencies]").nth(1).unwrap_or_default();
+    let section = section.split("\n[").next().unwrap_or_default();
+    let mut explained = false;
+    let mut bare = Vec::new();
+    for line in section.lines() {
+        if line.starts_with('#') {
+            explained = true;
+        } else if line.trim().is_empty() {
+            explained = false;
+        } else if !explained && !line.starts_with("mezzo-") {
+            bare.push(line.to_owned());
+        }
+    }
+    assert_none("a dependency needs a comment that says why", &bare);
+}
+
+#[test]
+fn every_crate_obeys_the_workspace_lints() {
+    let lenient = |name: &&&str| {
+        let manifest = fs::read_to_string(workspace().join(name).join("Cargo.toml")).unwrap();
+        !manifest.contains("[lints]\nworkspace = true")
+    };
+    let lenient: Vec<String> = CRATES.iter().filter(lenient).map(|name| (*name).to_owned()).collect();
+    assert_none("Cargo.toml must say `[lints] workspace = true`", &lenient);
+}
