@@ -20,7 +20,8 @@ pub(crate) enum AppendError {
     Fenced(String),
 }
 
-/// Appends and waits. Cheap to share; holds no state of its own.
+/// Appends and waits. Cheap to clone; holds no state of its own.
+#[derive(Clone)]
 pub(crate) struct Appender {
     store: Arc<Store>,
     events: Arc<StoreEvents>,

@@ -18,6 +18,9 @@ pub(crate) enum PushRefused {
     /// The connection's outbound queue is at its bound: the client does not read.
     #[error("the client does not read: its outbound queue is full")]
     Full,
+    /// It is longer than the wire allows.
+    #[error("the request does not fit a frame")]
+    Unwritable,
 }
 
 /// What a producer is asked about one undecided transaction.

@@ -10,10 +10,12 @@ use mezzo_storage::Store;
 
 use crate::{config::Config, metrics::Metrics};
 
+pub(crate) mod alarm;
 pub(crate) mod append;
 pub(crate) mod client_channel;
 pub(crate) mod client_registry;
 pub(crate) mod delay;
+pub(crate) mod drivers;
 pub(crate) mod group;
 pub(crate) mod long_poll;
 pub(crate) mod offset;
@@ -53,6 +55,8 @@ pub(crate) struct Services {
     pub(crate) long_polls: Arc<long_poll::LongPolls>,
     /// Check-backs: who is asked when about undecided transactions.
     pub(crate) transactions: transaction::TransactionService,
+    /// Wakes the driver that makes delayed messages visible when they are due.
+    pub(crate) delay: delay::DelayedDelivery,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }

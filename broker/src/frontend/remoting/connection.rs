@@ -280,24 +280,18 @@ impl Session {
         for reply in self.replies.drain(..) {
             let results = self.batch.results();
             match (reply, &refused) {
-                (PendingReply::Ready(to, mut command), _) => {
-                    command.opaque = to.opaque.0;
-                    command.encode(to.encoding, &mut self.out);
-                }
+                (PendingReply::Ready(to, command), _) => response::write(&mut self.out, to, command),
                 (PendingReply::Send(reply), None) => {
                     let results = results.get(reply.operations.clone()).unwrap_or_default();
                     send_message::encode_reply(&mut self.out, &reply, results, &self.services);
                 }
                 (PendingReply::AfterAppend { to, operations, finish }, None) => {
-                    let mut command = finish(results.get(operations).unwrap_or_default());
-                    command.opaque = to.opaque.0;
-                    command.encode(to.encoding, &mut self.out);
+                    let command = finish(results.get(operations).unwrap_or_default());
+                    response::write(&mut self.out, to, command);
                 }
                 (PendingReply::Send(super::turn::SendReply { to, .. }), Some(error))
                 | (PendingReply::AfterAppend { to, .. }, Some(error)) => {
-                    let mut command = response::storage_refusal(error);
-                    command.opaque = to.opaque.0;
-                    command.encode(to.encoding, &mut self.out);
+                    response::write(&mut self.out, to, response::storage_refusal(error));
                 }
             }
         }

@@ -20,7 +20,7 @@ use mezzo_protocol::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use super::{check_transaction, turn::ReplyTo};
+use super::{check_transaction, response, turn::ReplyTo};
 use crate::{
     metrics::Metrics,
     service::client_channel::{ChannelId, ClientChannel, DecisionAsk, PushRefused},
@@ -96,12 +96,13 @@ impl RemotingChannel {
     ///
     /// # Errors
     /// [`PushRefused`]: the connection is, or is being, closed.
-    pub(crate) fn push_reply(&self, to: ReplyTo, mut command: RemotingCommand) -> Result<(), PushRefused> {
+    pub(crate) fn push_reply(&self, to: ReplyTo, command: RemotingCommand) -> Result<(), PushRefused> {
         if !to.wanted {
             return Ok(());
         }
-        command.opaque = to.opaque.0;
-        let pushed = self.push(&command, to.encoding);
+        let mut frame = BytesMut::new();
+        response::write(&mut frame, to, command);
+        let pushed = self.push(frame);
         if pushed == Err(PushRefused::Full) {
             self.metrics.slow_clients_closed.add(1);
             self.close();
@@ -116,19 +117,23 @@ impl RemotingChannel {
     pub(crate) fn push_oneway(&self, command: &RemotingCommand) -> Result<(), PushRefused> {
         let encoding =
             if self.binary.load(Ordering::Relaxed) == 1 { HeaderEncoding::Binary } else { HeaderEncoding::Json };
-        let pushed = self.push(command, encoding);
+        let mut frame = BytesMut::new();
+        if let Err(error) = command.encode(encoding, &mut frame) {
+            tracing::error!(code = command.code, %error, "a request to a client cannot be written");
+            self.metrics.pushes_dropped.add(1);
+            return Err(PushRefused::Unwritable);
+        }
+        let pushed = self.push(frame);
         if pushed == Err(PushRefused::Full) {
             self.metrics.pushes_dropped.add(1);
         }
         pushed
     }
 
-    fn push(&self, command: &RemotingCommand, encoding: HeaderEncoding) -> Result<(), PushRefused> {
+    fn push(&self, frame: BytesMut) -> Result<(), PushRefused> {
         if !self.is_open() {
             return Err(PushRefused::Closed);
         }
-        let mut frame = BytesMut::new();
-        command.encode(encoding, &mut frame);
         let len = frame.len();
         let before = self.queued_bytes.fetch_add(len, Ordering::Relaxed);
         if before > 0 && before.saturating_add(len) > self.bounds.bytes {

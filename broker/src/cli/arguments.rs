@@ -1,0 +1,188 @@
+//! What can be written on the command line, and which file carries it out.
+
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{config, exit::Exit, serve};
+use crate::config::{Config, ConfigError};
+
+/// Shown below the options.
+const EXAMPLES: &str = "\
+Examples:
+  mezzo                                      serve on 127.0.0.1:10911, name server on 127.0.0.1:9876, data in ./mezzo-data
+  mezzo serve --data-dir /var/lib/mezzo --set store.ack=memory
+  mezzo serve --listen 0.0.0.0:10911 --name-server-listen 0.0.0.0:9876 --advertise broker.example.org
+  mezzo config > mezzo.toml                  all settings with their documentation, as a file to start from
+  mezzo serve --config mezzo.toml
+
+There is no access control yet: listen on trusted networks only.";
+
+/// Mezzo, a transactional message broker that speaks RocketMQ's protocol. Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "mezzo", version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: broker and name server in one process, until SIGTERM or ctrl-C.
+    #[command(after_help = EXAMPLES)]
+    Serve(Settings),
+    /// Print all settings with their documentation as TOML: the defaults, or what the given options make of them.
+    Config(Settings),
+    /// Print the version.
+    Version,
+}
+
+/// Where settings come from: defaults, then the file, then `--set`, then the other options.
+#[derive(Debug, Args)]
+pub(super) struct Settings {
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Keep data in this folder (store.dir).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Broker address (server.listen).
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Name server address (server.name_server_listen).
+    #[arg(long, value_name = "ADDR")]
+    name_server_listen: Option<SocketAddr>,
+    /// Address that clients are told; a name is resolved at start (server.advertise).
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+    /// Set any setting; may be repeated. `mezzo config` prints them all.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Settings {
+    /// The settings that these options stand for, checked.
+    pub(super) fn load(self) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        if let Some(path) = &self.config {
+            config.merge_file(path)?;
+        }
+        for assignment in &self.set {
+            config.set(assignment)?;
+        }
+        if let Some(dir) = self.data_dir {
+            config.store.dir = dir;
+        }
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
+        }
+        if let Some(listen) = self.name_server_listen {
+            config.server.name_server_listen = listen;
+        }
+        if self.advertise.is_some() {
+            config.server.advertise = self.advertise;
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Carries out a command line; the first argument is the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // help and version are "errors" that belong on the standard output, with exit code 0
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let command = arguments.command.unwrap_or(Command::Serve(arguments.serve));
+    let done = match command {
+        Command::Version => {
+            println!("mezzo {}", env!("CARGO_PKG_VERSION"));
+            Exit::Done
+        }
+        Command::Config(settings) => with_config(settings, |config| config::print(&config)),
+        Command::Serve(settings) => with_config(settings, serve::run),
+    };
+    done.into()
+}
+
+fn with_config(settings: Settings, then: impl FnOnce(Config) -> Exit) -> Exit {
+    match settings.load() {
+        Ok(config) => then(config),
+        Err(error) => {
+            eprintln!("mezzo: {error}");
+            Exit::Usage
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn load(arguments: &[&str]) -> Result<Config, String> {
+        let all = std::iter::once("mezzo").chain(arguments.iter().copied());
+        let parsed = Arguments::try_parse_from(all).map_err(|error| error.to_string())?;
+        let settings = match parsed.command {
+            Some(Command::Serve(settings) | Command::Config(settings)) => settings,
+            _ => parsed.serve,
+        };
+        settings.load().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_the_defaults_are_served() {
+        assert_eq!(load(&[]), Ok(Config::default()));
+        assert_eq!(load(&["serve"]), Ok(Config::default()));
+    }
+
+    #[test]
+    fn options_work_with_and_without_the_subcommand() {
+        let options = ["--listen", "127.0.0.1:1", "--set", "store.ack=memory", "--data-dir", "/data"];
+        let with: Vec<&str> = std::iter::once("serve").chain(options).collect();
+        assert_eq!(load(&options), load(&with));
+        let config = load(&options).unwrap();
+        assert_eq!(config.server.listen.port(), 1);
+        assert_eq!(config.store.dir, PathBuf::from("/data"));
+    }
+
+    #[test]
+    fn an_option_wins_over_set_and_set_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mezzo.toml");
+        std::fs::write(&file, "[store]\ndir = \"from-file\"\nack = \"memory\"\n[topic]\ndefault_queues = 2\n").unwrap();
+        let file = file.to_str().unwrap();
+        let config = load(&[
+            "--config", file, "--set", "topic.default_queues=3", "--set", "store.dir=from-set", "--data-dir", "from-option",
+        ])
+        .unwrap();
+        assert_eq!(config.topic.default_queues, 3);
+        assert_eq!(config.store.dir, PathBuf::from("from-option"));
+        assert_eq!(config.store.ack, crate::config::Ack::Memory);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = load(&["--config", "/nowhere/mezzo.toml"]).unwrap_err();
+        assert!(error.starts_with("cannot read the configuration file /nowhere/mezzo.toml: "), "{error}");
+        assert!(!error.contains('\n'));
+    }
+}

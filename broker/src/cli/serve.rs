@@ -1,0 +1,78 @@
+//! `mezzo serve`: runs a broker until a signal asks it to stop or the disk fails it.
+
+use std::io::IsTerminal as _;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{banner::banner, exit::Exit};
+use crate::{config::Config, server::{Broker, StartError}};
+
+/// Serves with these settings.
+pub(super) fn run(config: Config) -> Exit {
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start a runtime: {error}")),
+    };
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Exit {
+    // before anything runs: a signal that comes early must not end the process half started
+    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    let (terminate, interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("cannot listen for signals: {error}")),
+    };
+    let broker = match Broker::start(config.clone()) {
+        Ok(broker) => broker,
+        Err(error @ (StartError::Config(_) | StartError::Advertise(_))) => {
+            eprintln!("mezzo: {error}");
+            return Exit::Usage;
+        }
+        Err(error) => return failed(&error.to_string()),
+    };
+    println!("{}", banner(&config, &broker));
+    until_stopped(broker, terminate, interrupt).await
+}
+
+async fn until_stopped(broker: Broker, mut terminate: Signal, mut interrupt: Signal) -> Exit {
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("ctrl-C: stopping"),
+        reason = broker.fenced() => return disk_failed(&reason),
+    }
+    match broker.shutdown().await {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Exit::Done
+        }
+        Err(mezzo_storage::StorageError::Fenced { reason }) => disk_failed(&reason),
+        Err(error) => failed(&format!("did not stop in order: {error}")),
+    }
+}
+
+/// The process ends without closing the store: after a failed sync only what the disk has, read again at the next start,
+/// can be trusted.
+fn disk_failed(reason: &str) -> ! {
+    tracing::error!(reason, "the disk failed; nothing more is acknowledged; restart to recover from what is on the disk");
+    std::process::exit(i32::from(Exit::DiskFailed.code()))
+}
+
+fn failed(reason: &str) -> Exit {
+    eprintln!("mezzo: {reason}");
+    Exit::Failed
+}
+
+/// Logs go to the standard error, `info` and above unless `RUST_LOG` says otherwise.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // a second subscriber in one process is refused; the first one stays
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}

@@ -1,0 +1,36 @@
+//! From the broker's settings to the store's options.
+
+use std::time::Duration;
+
+use mezzo_storage::{AckLevel, CheckPolicy, StoreOptions};
+
+use crate::config::{Ack, Config, check};
+
+/// What the store is opened with.
+pub(super) fn store_options(config: &Config) -> StoreOptions {
+    let mut options = StoreOptions::new(config.store.dir.clone());
+    options.ack = match config.store.ack {
+        Ack::Durable => AckLevel::Durable,
+        Ack::Memory => AckLevel::Memory,
+    };
+    options.segment_bytes = config.store.segment_size.as_u64();
+    options.frame_bytes_max = u32::try_from(check::log_frame_bytes_max(config)).unwrap_or(u32::MAX);
+    options.retention_ms = ms(config.store.retention);
+    options.hot_bytes = config.store.hot_size.as_u64();
+    options.open_messages_max = config.limits.open_messages;
+    options.checkpoint_bytes = config.store.checkpoint_size.as_u64();
+    options.history_horizon_ms = ms(config.store.history);
+    options.flush_interval_ms = ms(config.store.flush_interval);
+    options.check = CheckPolicy {
+        timeout_ms: ms(config.transaction.timeout),
+        interval_ms: ms(config.transaction.check_interval),
+        check_max: config.transaction.check_max,
+        max_age_ms: ms(config.transaction.max_age),
+    };
+    options
+}
+
+/// Whole milliseconds.
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
