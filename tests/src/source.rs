@@ -165,8 +165,8 @@ mod tests {
         for (text, code) in [
             ("let a = 1; // unsafe\nb", "let a = 1;          \nb"),
             ("a /* x /* y */ z */ b", "a                   b"),
-            (r#"f("tokio::", 'x', '\'', b"\"")"#, r"f(        ,    ,     , b    )"),
-            (r##"f(r#"a"b"#, r"c")"##, "f(         ,     )"),
+            (r#"f("tokio::", 'x', '\'', b"\"")"#, r"f(         ,    ,     , b    )"),
+            (r##"f(r#"a"b"#, r"c")"##, "f(        ,     )"),
             ("fn f<'a>(x: &'a str, r#type: u8)", "fn f<'a>(x: &'a str, r#type: u8)"),
         ] {
             assert_eq!(blank_literals(text), code, "{text}");
