@@ -1,8 +1,11 @@
 //! What the tests of whole brokers share: brokers in this process and as real binaries, a raw connection that says
 //! what a foreign client would say, a clock that is moved by hand, and a reader of the log's own bytes.
 
+pub mod binary;
+pub mod broker;
 pub mod clock;
 pub mod consumer;
+pub mod log_reader;
 pub mod producer;
 pub mod source;
 pub mod wait;
