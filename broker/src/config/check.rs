@@ -1,6 +1,7 @@
 //! Settings that must fit each other. Each rule answers with one sentence that says what to change.
 
 use bytesize::ByteSize;
+use mezzo_protocol::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, PULL_MESSAGES_MAX, QUEUES_PER_TOPIC_MAX};
 
 use super::{sections::Config, value::Value as _};
 
@@ -20,6 +21,7 @@ pub(crate) fn log_frame_bytes_max(config: &Config) -> u64 {
 
 /// The first rule that is broken, as a sentence.
 pub(super) fn check(config: &Config) -> Result<(), String> {
+    wire_bounds_hold(config)?;
     message_fits(config)?;
     numbers_are_positive(config)?;
     names_are_valid(config)?;
@@ -39,17 +41,33 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+/// What the wire itself bounds can only be bounded further.
+fn wire_bounds_hold(config: &Config) -> Result<(), String> {
+    let limits = &config.limits;
+    let size = |bytes: usize| ByteSize(bytes as u64);
+    for (key, set, max) in [
+        ("limits.message_size", limits.message_size, size(BODY_BYTES_MAX)),
+        ("limits.frame_size", limits.frame_size, size(FRAME_BYTES_MAX)),
+    ] {
+        if set > max {
+            return Err(format!("{key} is {}, but the protocol ends at {}: set it to that or less", set.show(), max.show()));
+        }
+    }
+    let pull_messages_max = u32::try_from(PULL_MESSAGES_MAX).unwrap_or(u32::MAX);
+    for (key, set, max) in [
+        ("limits.queues_per_topic", limits.queues_per_topic, QUEUES_PER_TOPIC_MAX),
+        ("limits.pull_messages", limits.pull_messages, pull_messages_max),
+    ] {
+        if set > max {
+            return Err(format!("{key} is {set}, but the protocol ends at {max}: set it to that or less"));
+        }
+    }
+    Ok(())
+}
+
 fn message_fits(config: &Config) -> Result<(), String> {
     let message = config.limits.message_size.as_u64();
     let needed = message.saturating_add(MESSAGE_OVERHEAD_BYTES_MAX);
-    if needed > LOG_FRAME_BYTES_MAX {
-        return Err(format!(
-            "limits.message_size is {}, but one log frame holds at most {}: set it to {} or less",
-            config.limits.message_size.show(),
-            ByteSize(LOG_FRAME_BYTES_MAX).show(),
-            ByteSize(LOG_FRAME_BYTES_MAX - MESSAGE_OVERHEAD_BYTES_MAX).show()
-        ));
-    }
     if needed > log_frame_bytes_max(config) {
         return Err(format!(
             "store.segment_size {} cannot hold the largest message: a segment holds four, and limits.message_size is {}; \
@@ -66,9 +84,6 @@ fn message_fits(config: &Config) -> Result<(), String> {
             config.limits.message_size.show(),
             ByteSize(needed.next_multiple_of(1 << 20)).show()
         ));
-    }
-    if config.limits.frame_size.as_u64() > i32::MAX as u64 {
-        return Err("limits.frame_size is above what a frame's length field can say: set it below 2GiB".to_owned());
     }
     Ok(())
 }
@@ -139,8 +154,10 @@ mod tests {
     }
 
     #[test]
-    fn a_message_larger_than_a_log_frame_is_refused() {
-        assert!(refusal(&["limits.message_size=8MiB"]).contains("8128KiB or less"));
+    fn a_bound_beyond_the_protocols_own_is_refused() {
+        let text = refusal(&["limits.message_size=8MiB"]);
+        assert_eq!(text, "limits.message_size is 8MiB, but the protocol ends at 4MiB: set it to that or less");
+        assert!(refusal(&["limits.queues_per_topic=5000"]).contains("limits.queues_per_topic is 5000"));
     }
 
     #[test]

@@ -23,8 +23,8 @@ impl Groups {
     }
 
     /// The group's configuration: what an administrator set, or the defaults.
-    pub(crate) fn config(&self, group: &GroupName) -> GroupConfig {
-        self.store.group(group).unwrap_or_else(|| GroupConfig::new(group.clone()))
+    pub(crate) fn config(&self, group: &GroupName) -> Arc<GroupConfig> {
+        self.store.group(group).unwrap_or_else(|| Arc::new(GroupConfig::new(group.clone())))
     }
 
     /// The retry topic that a consumer group needs and that does not exist yet. Without it a member could not be told

@@ -44,9 +44,7 @@ fn broker(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Code::UNLOCK_BATCH_MQ => queue_lock::unlock(turn, request),
         Code::UPDATE_AND_CREATE_TOPIC => topic_admin::update(turn, request),
         Code::DELETE_TOPIC_IN_BROKER => topic_admin::delete(turn, request),
-        Code::GET_ALL_TOPIC_CONFIG => topic_admin::list(turn, request),
         Code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_admin::update(turn, request),
-        Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_admin::list(turn, request),
         Code::DELETE_SUBSCRIPTIONGROUP => group_admin::delete(turn, request),
         _ => not_supported(turn, request),
     }
@@ -58,6 +56,7 @@ fn name_server(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Code::GET_BROKER_CLUSTER_INFO => name_server::cluster(turn, request),
         Code::GET_KV_CONFIG => name_server::kv_config(turn, request),
         Code::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => name_server::topic_list(turn, request),
+        Code::DELETE_TOPIC_IN_NAMESRV => name_server::forget_topic(turn, request),
         _ => not_supported(turn, request),
     }
 }

@@ -149,6 +149,11 @@ impl RemotingChannel {
         })
     }
 
+    /// The client's end of the connection.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.remote
+    }
+
     /// The client's protocol version, as its last request told it.
     pub(crate) fn version(&self) -> i32 {
         self.version.load(Ordering::Relaxed)

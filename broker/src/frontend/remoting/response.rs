@@ -34,7 +34,7 @@ pub(crate) fn write(out: &mut BytesMut, to: ReplyTo, command: RemotingCommand) {
 /// A topic that a request needed could not be created, or a change of a topic was refused.
 pub(crate) fn topic_refusal(topic: &TopicName, error: &TopicError) -> RemotingCommand {
     let code = match error {
-        TopicError::QueueCount { .. } | TopicError::System(_) => ResponseCode::SYSTEM_ERROR,
+        TopicError::QueueCount { .. } | TopicError::System(_) => ResponseCode::INVALID_PARAMETER,
         TopicError::TooMany(_) => ResponseCode::SYSTEM_BUSY,
         TopicError::Refused(refused) => code_of_refusal(*refused),
         TopicError::Append(AppendError::Refused(error)) => code_of_storage(error),
