@@ -1,0 +1,245 @@
+//! The writing half of recovery; `recover.rs` gives the order of the steps and the reasons.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::behind_hole::is_zero;
+use super::chain::Folder;
+use super::layout::Layout;
+use super::prepare::{allocate_segment, discard_file};
+use super::recover::Opening;
+use super::replay::Replayed;
+use super::segment::{Segment, segment_name};
+use super::shared::{Log, Parts};
+use super::walk::{WINDOW_BYTES, Window};
+use super::writer::{FramePlace, Sequence, Writer, segment_frame, single_record_frame};
+use crate::error::StorageError;
+use crate::file_system::{File, OpenMode};
+use crate::format::frame::FrameKind;
+use crate::format::record::{LayoutRecord, RecordKind, Start};
+
+/// A new segment is filled with zeros this far before it is served from; the preparer fills the rest.
+const FIRST_FILL_BYTES: u64 = 1024 * 1024;
+
+/// The segment that the new term is written to.
+struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    /// Position behind the term's first frame.
+    end: u64,
+}
+
+/// Makes the disk say what the walk has found, opens the term, and hands out the running log.
+pub(super) fn reopen(
+    folder: &Folder,
+    opening: &Opening,
+    replayed: &Replayed,
+    clean: bool,
+    term: u32,
+) -> Result<(Arc<Log>, Writer), StorageError> {
+    let last = Sequence {
+        term,
+        index: replayed.last.index + 1,
+        time_ms: opening.now.as_ms().max(replayed.last.time_ms),
+    };
+    let mut segments: VecDeque<_> = replayed
+        .chain
+        .iter()
+        .map(|(index, end)| {
+            let found = &folder.files[*index];
+            Arc::new(Segment::closed(&folder.dir, found.base, *end, found.len))
+        })
+        .collect();
+    let start = Start { ack: opening.ack, clean, version: env!("CARGO_PKG_VERSION") };
+    let in_place = if clean { continue_in_place(folder, replayed, last, &start)? } else { None };
+    let active = match (in_place, replayed.chain.last().copied()) {
+        (Some(active), _) => {
+            segments.pop_back();
+            active
+        }
+        (None, Some((index, end))) => {
+            let kept = settle_tail(folder, replayed, index, end)?;
+            segments.pop_back();
+            segments.push_back(kept);
+            begin_segment(folder, replayed, last, &start)?
+        }
+        (None, None) => begin_segment(folder, replayed, last, &start)?,
+    };
+    segments.push_back(Arc::clone(&active.segment));
+    let spares = settle_spares(folder, replayed, &active.segment)?;
+    let newest = spares.back().unwrap_or(&active.segment).base;
+    let highest = folder.files.last().map_or(newest, |found| found.base.max(newest));
+    let log = Arc::new(Log::new(Parts {
+        fs: Arc::clone(&folder.fs),
+        dir: folder.dir.clone(),
+        layout: opening.layout,
+        options: opening.options,
+        segments,
+        spares,
+        next_base: highest + folder.layout.segment_bytes,
+        end: active.end,
+    }));
+    let writer = Writer::new(Arc::clone(&log), active.segment, active.file, last, active.end);
+    Ok((log, writer))
+}
+
+/// Steps 1 and 2: what was read above `synced_to` is made durable, and the last file ends where the log does.
+fn settle_tail(
+    folder: &Folder,
+    replayed: &Replayed,
+    last: usize,
+    end: u64,
+) -> Result<Arc<Segment>, StorageError> {
+    for (index, segment_end) in replayed.chain.iter().copied() {
+        if segment_end > replayed.synced_to {
+            write_again(folder, index, replayed.synced_to, segment_end)?;
+        }
+    }
+    let found = &folder.files[last];
+    let kept = end - found.base;
+    if found.len > kept {
+        let file = folder.open(last, OpenMode::ReadWrite)?;
+        file.set_len(kept).map_err(StorageError::io("cut", &found.path))?;
+        file.sync_all().map_err(StorageError::io("sync", &found.path))?;
+    }
+    Ok(Arc::new(Segment::closed(&folder.dir, found.base, end, kept)))
+}
+
+/// Writes the bytes of `[from, to)` that stand in this file to where they stand, and syncs.
+fn write_again(folder: &Folder, index: usize, from: u64, to: u64) -> Result<(), StorageError> {
+    let found = &folder.files[index];
+    let file = folder.open(index, OpenMode::ReadWrite)?;
+    let mut window = Window::default();
+    let mut at = from.max(found.base) - found.base;
+    let end = to - found.base;
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX).min(WINDOW_BYTES);
+        let bytes =
+            window.from(&*file, found.len, at, left).map_err(StorageError::io("read", &found.path))?;
+        let Some(bytes) = bytes.and_then(|bytes| bytes.get(..left)) else { break };
+        file.write_all_at(bytes, at).map_err(StorageError::io("write again", &found.path))?;
+        at += left as u64;
+    }
+    file.sync_all().map_err(StorageError::io("sync", &found.path))
+}
+
+/// Step 3: a segment behind every file there is, with its head and the term's first frame.
+fn begin_segment(
+    folder: &Folder,
+    replayed: &Replayed,
+    first: Sequence,
+    start: &Start<'_>,
+) -> Result<Active, StorageError> {
+    let base = folder.files.last().map_or(0, |found| found.base + folder.layout.segment_bytes);
+    let path = folder.dir.join(segment_name(base));
+    let made = allocate_segment(&*folder.fs, &path, folder.layout.segment_bytes).and_then(|file| {
+        let previous = Sequence { index: replayed.last.index, ..first };
+        let mut bytes = segment_frame(
+            folder.seed,
+            base,
+            &layout_record(&folder.layout, replayed.end),
+            previous,
+            replayed.end,
+        );
+        let position = base + bytes.len() as u64;
+        bytes.extend_from_slice(&blank_frame(folder, position, replayed.end, first, start));
+        let end = base + bytes.len() as u64;
+        // one write for the frames and the first zeros: fewer states that a crash can leave
+        let fill = FIRST_FILL_BYTES.min(folder.layout.segment_bytes);
+        bytes.resize(usize::try_from(fill).unwrap_or(usize::MAX).max(bytes.len()), 0);
+        file.write_all_at(&bytes, 0).map_err(StorageError::io("write", &path))?;
+        file.sync_all().map_err(StorageError::io("sync", &path))?;
+        Ok((file, end, bytes.len() as u64))
+    });
+    let (file, end, zeroed_to) = made.inspect_err(|_| discard_file(&*folder.fs, &path))?;
+    folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
+    let segment = Segment::open(&folder.dir, base, Arc::clone(&file), folder.layout.segment_bytes, zeroed_to);
+    segment.set_end(end);
+    Ok(Active { segment: Arc::new(segment), file, end })
+}
+
+/// After a stop in order: the term's first frame right behind the last one. `None` if there is no segment yet, or so
+/// little room left in the last one that not even this frame fits.
+fn continue_in_place(
+    folder: &Folder,
+    replayed: &Replayed,
+    first: Sequence,
+    start: &Start<'_>,
+) -> Result<Option<Active>, StorageError> {
+    let Some((index, end)) = replayed.chain.last().copied() else { return Ok(None) };
+    let found = &folder.files[index];
+    let blank = blank_frame(folder, end, end, first, start);
+    if end + blank.len() as u64 > found.base + folder.layout.segment_bytes {
+        return Ok(None);
+    }
+    let file = folder.open(index, OpenMode::ReadWrite)?;
+    // a copied folder may have lost the reservation
+    file.allocate(found.len).map_err(StorageError::io("allocate", &found.path))?;
+    file.write_all_at(&blank, end - found.base).map_err(StorageError::io("write", &found.path))?;
+    file.sync_all().map_err(StorageError::io("sync", &found.path))?;
+    let end = end + blank.len() as u64;
+    let segment = Segment::open(&folder.dir, found.base, Arc::clone(&file), found.len, end - found.base);
+    segment.set_end(end);
+    Ok(Some(Active { segment: Arc::new(segment), file, end }))
+}
+
+/// Step 4: keeps what is prepared and certainly unused, removes everything else that is not in the log, and sees to
+/// it that one prepared segment is there: without a reserve there is no serving.
+///
+/// A file can only be unused for certain after a stop in order: then it stands above the segment that goes on in
+/// place. After any other stop the new segment stands above every file.
+fn settle_spares(
+    folder: &Folder,
+    replayed: &Replayed,
+    active: &Segment,
+) -> Result<VecDeque<Arc<Segment>>, StorageError> {
+    let segment_bytes = folder.layout.segment_bytes;
+    let mut spares = VecDeque::new();
+    for (index, found) in folder.files.iter().enumerate() {
+        if replayed.chain.iter().any(|(linked, _)| *linked == index) {
+            continue;
+        }
+        if found.base > active.base && found.len == segment_bytes {
+            let file = folder.open(index, OpenMode::ReadWrite)?;
+            if is_zero(&folder.source_of(&*file, found), 0, FIRST_FILL_BYTES)? {
+                file.allocate(segment_bytes).map_err(StorageError::io("allocate", &found.path))?;
+                file.sync_all().map_err(StorageError::io("sync", &found.path))?;
+                spares.push_back(Arc::new(Segment::open(&folder.dir, found.base, file, segment_bytes, 0)));
+                continue;
+            }
+        }
+        folder.fs.remove(&found.path).map_err(StorageError::io("remove", &found.path))?;
+    }
+    if spares.is_empty() {
+        let highest = folder.files.last().map_or(active.base, |found| found.base.max(active.base));
+        let base = highest + segment_bytes;
+        let path = folder.dir.join(segment_name(base));
+        let file = allocate_segment(&*folder.fs, &path, segment_bytes)
+            .inspect_err(|_| discard_file(&*folder.fs, &path))?;
+        spares.push_back(Arc::new(Segment::open(&folder.dir, base, file, segment_bytes, 0)));
+    }
+    folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
+    Ok(spares)
+}
+
+fn layout_record(layout: &Layout, previous_end: u64) -> LayoutRecord {
+    LayoutRecord {
+        nonce: layout.nonce,
+        segment_bytes: layout.segment_bytes,
+        frame_bytes_max: layout.frame_bytes_max,
+        previous_end,
+    }
+}
+
+fn blank_frame(
+    folder: &Folder,
+    position: u64,
+    synced_to: u64,
+    sequence: Sequence,
+    start: &Start<'_>,
+) -> Vec<u8> {
+    let mut payload = Vec::new();
+    start.encode(&mut payload);
+    let place = FramePlace { kind: FrameKind::Blank, position, synced_to };
+    single_record_frame(folder.seed, place, sequence, RecordKind::Start, &payload)
+}

@@ -1,0 +1,207 @@
+//! What the writer, the readers, the syncer and the segment preparer share.
+//!
+//! Lock order: `sync_lock` or `prepare_lock`, then `segments` or `spares` or `cold`, never two of the latter at once,
+//! and no disk operation under `segments` or `spares`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use super::layout::{Layout, LogOptions};
+use super::segment::{Segment, locked};
+use crate::error::StorageError;
+use crate::file_system::{File, FileSystem};
+use crate::format::record::LogSeed;
+
+/// Most handles of closed segments that stay open.
+const COLD_FILES_MAX: usize = 64;
+
+/// The log as everyone but its writer sees it.
+pub struct Log {
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) dir: PathBuf,
+    pub(super) layout: Layout,
+    pub(super) seed: LogSeed,
+    pub(super) options: LogOptions,
+    /// By rising base; the last one is being written.
+    pub(super) segments: RwLock<VecDeque<Arc<Segment>>>,
+    pub(super) spares: Mutex<Spares>,
+    /// As many as `spares` holds: read at each append without the lock.
+    pub(super) spare_count: AtomicUsize,
+    /// Everything below is written.
+    pub(super) appended: AtomicU64,
+    /// Everything below is durable.
+    pub(super) synced: AtomicU64,
+    /// Everything below has been handed to write-back.
+    pub(super) written_back: AtomicU64,
+    /// Maps of segments below this base have been dropped.
+    pub(super) cooled_to: AtomicU64,
+    pub(super) sync_lock: Mutex<()>,
+    pub(super) prepare_lock: Mutex<()>,
+    cold: Mutex<VecDeque<Arc<Segment>>>,
+    fence: OnceLock<String>,
+}
+
+/// Prepared segments, by rising base.
+pub(super) struct Spares {
+    pub(super) ready: VecDeque<Arc<Segment>>,
+    /// Base of the next one to prepare: above every file that ever existed.
+    pub(super) next_base: u64,
+}
+
+/// What recovery hands over to the running log.
+pub(super) struct Parts {
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) dir: PathBuf,
+    pub(super) layout: Layout,
+    pub(super) options: LogOptions,
+    pub(super) segments: VecDeque<Arc<Segment>>,
+    pub(super) spares: VecDeque<Arc<Segment>>,
+    pub(super) next_base: u64,
+    /// Appended and durable.
+    pub(super) end: u64,
+}
+
+impl Log {
+    pub(super) fn new(parts: Parts) -> Self {
+        let cooled_to = parts.segments.front().map_or(0, |segment| segment.base);
+        Self {
+            fs: parts.fs,
+            dir: parts.dir,
+            seed: parts.layout.seed(),
+            layout: parts.layout,
+            options: parts.options,
+            segments: RwLock::new(parts.segments),
+            spare_count: AtomicUsize::new(parts.spares.len()),
+            spares: Mutex::new(Spares { ready: parts.spares, next_base: parts.next_base }),
+            appended: AtomicU64::new(parts.end),
+            synced: AtomicU64::new(parts.end),
+            written_back: AtomicU64::new(parts.end),
+            cooled_to: AtomicU64::new(cooled_to),
+            sync_lock: Mutex::new(()),
+            prepare_lock: Mutex::new(()),
+            cold: Mutex::new(VecDeque::new()),
+            fence: OnceLock::new(),
+        }
+    }
+
+    /// The sizes and the secret of this log.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Where every record's CRC starts.
+    #[must_use]
+    pub fn seed(&self) -> LogSeed {
+        self.seed
+    }
+
+    /// Everything below this position is written (and readable); the end of the newest frame.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Acquire)
+    }
+
+    /// Everything below this position is durable.
+    #[must_use]
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// The first position that still exists: the base of the oldest segment.
+    #[must_use]
+    pub fn first_position(&self) -> u64 {
+        self.with_segments(|segments| segments.front().map_or(0, |segment| segment.base))
+    }
+
+    /// Prepared segments that are left, the reserve included.
+    #[must_use]
+    pub fn spare_segments(&self) -> usize {
+        self.spare_count.load(Ordering::Acquire)
+    }
+
+    /// Ends all writing and all acknowledging; the first reason stays.
+    pub fn fence(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        if self.fence.set(reason).is_ok() {
+            tracing::error!(reason = self.fence.get().map_or("", String::as_str), "the log is fenced");
+        }
+    }
+
+    /// Whether a write or a sync has failed.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.fence.get().is_some()
+    }
+
+    /// Whether the log still takes and acknowledges anything.
+    ///
+    /// # Errors
+    /// [`StorageError::Fenced`] with the first reason.
+    pub fn check(&self) -> Result<(), StorageError> {
+        self.fence.get().map_or(Ok(()), |reason| Err(StorageError::Fenced { reason: reason.clone() }))
+    }
+
+    /// Fences because of `error` and hands it back.
+    pub(super) fn fence_by(&self, error: StorageError) -> StorageError {
+        self.fence(error.to_string());
+        error
+    }
+
+    pub(super) fn with_segments<T>(&self, use_them: impl FnOnce(&VecDeque<Arc<Segment>>) -> T) -> T {
+        use_them(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn change_segments<T>(&self, change: impl FnOnce(&mut VecDeque<Arc<Segment>>) -> T) -> T {
+        change(&mut self.segments.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The segment whose positions include `position`; `Gone` below the first.
+    pub(super) fn segment_of(&self, position: u64) -> Result<Arc<Segment>, StorageError> {
+        self.with_segments(|segments| {
+            let after = segments.partition_point(|segment| segment.base <= position);
+            let Some(index) = after.checked_sub(1) else {
+                let first = segments.front().map_or(0, |segment| segment.base);
+                return Err(StorageError::Gone { position, first });
+            };
+            segments.get(index).map(Arc::clone).ok_or(StorageError::NotARecord { position })
+        })
+    }
+
+    /// An open handle of any segment. Closed ones are opened on demand, and the longest open of them is closed when
+    /// there are too many.
+    pub(super) fn file_of(&self, segment: &Arc<Segment>) -> Result<Arc<dyn File>, StorageError> {
+        let (file, opened) = segment.file(&*self.fs)?;
+        if opened {
+            self.note_open(segment);
+        }
+        Ok(file)
+    }
+
+    /// Counts a closed segment's handle. What is not durable yet keeps its handle, so that no sync error is missed.
+    pub(super) fn note_open(&self, segment: &Arc<Segment>) {
+        let mut cold = locked(&self.cold);
+        cold.push_back(Arc::clone(segment));
+        if cold.len() > COLD_FILES_MAX
+            && let Some(oldest) = cold.pop_front()
+        {
+            if oldest.end() <= self.synced() {
+                oldest.close();
+            } else {
+                cold.push_back(oldest);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("appended", &self.appended())
+            .field("synced", &self.synced())
+            .finish_non_exhaustive()
+    }
+}
