@@ -35,6 +35,15 @@ fn circle_deals_one_by_one() {
 }
 
 #[test]
+fn consistent_hashing_is_that_of_the_java_client() {
+    // Computed from the description of the ring by another program.
+    assert_eq!(
+        division(&ConsistentHash::default(), 12, 3),
+        [vec![1, 4, 6, 9], vec![0, 8, 10], vec![2, 3, 5, 7, 11]]
+    );
+}
+
+#[test]
 fn a_client_that_the_broker_does_not_list_gets_nothing() {
     let strategies: [&dyn AssignmentStrategy; 3] = [&Averagely, &Circle, &ConsistentHash::default()];
     for strategy in strategies {

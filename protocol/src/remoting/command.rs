@@ -257,3 +257,80 @@ fn clipped_remark(remark: &str) -> &str {
     }
     remark.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remoting::frame::split;
+    use crate::remoting::request_code::RequestCode;
+    use crate::remoting::response_code::ResponseCode;
+
+    fn example() -> RemotingCommand {
+        let ext =
+            vec![(Cow::Borrowed("topic"), "orders".to_owned()), (Cow::Borrowed("queueId"), "1".to_owned())];
+        RemotingCommand::request(RequestCode::PULL_MESSAGE, ext, "body").with_opaque(5)
+    }
+
+    #[test]
+    fn a_command_survives_the_wire_in_either_encoding() {
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+            let mut wire = BytesMut::new();
+            let command = example().with_remark("why").with_language(LanguageCode::RUST).oneway();
+            command.encode(encoding, &mut wire).unwrap();
+            let frame = split(&mut wire, 4096).unwrap().unwrap();
+            assert_eq!(RemotingCommand::from_frame(&frame).unwrap(), command);
+            assert_eq!(command.ext_value("topic"), Some("orders"));
+        }
+    }
+
+    #[test]
+    fn a_reply_answers_its_request() {
+        let mut wire = BytesMut::new();
+        example().encode(HeaderEncoding::Json, &mut wire).unwrap();
+        let frame = split(&mut wire, 4096).unwrap().unwrap();
+        let request = HeaderView::parse(&frame).unwrap();
+        let reply = RemotingCommand::response_to(&request, ResponseCode::PULL_NOT_FOUND);
+        assert!(reply.is_response() && !reply.is_oneway());
+        assert_eq!((reply.opaque, reply.code), (5, 19));
+    }
+
+    #[test]
+    fn a_head_announces_the_body_that_follows_it() {
+        let mut wire = BytesMut::new();
+        example().encode_head(HeaderEncoding::Json, 3, &mut wire).unwrap();
+        wire.extend_from_slice(b"xyz");
+        let frame = split(&mut wire, 4096).unwrap().unwrap();
+        assert_eq!(&frame.body[..], b"xyz");
+        assert!(wire.is_empty());
+    }
+
+    #[test]
+    fn what_is_too_long_leaves_the_buffer_as_it_was() {
+        let mut wire = BytesMut::from(&b"before"[..]);
+        let long = "x".repeat(HEADER_BYTES_MAX);
+        let command = example().with_ext(vec![(Cow::Borrowed("k"), long)]);
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+            assert!(command.encode(encoding, &mut wire).is_err());
+        }
+        assert!(example().encode_head(HeaderEncoding::Json, FRAME_BYTES_MAX, &mut wire).is_err());
+        assert!(
+            RemotingCommand::request(RequestCode::POP_MESSAGE, Vec::new(), "")
+                .encode(HeaderEncoding::Binary, &mut wire)
+                .is_err()
+        );
+        assert_eq!(&wire[..], b"before");
+    }
+
+    #[test]
+    fn a_long_remark_is_clipped_at_a_character() {
+        let mut wire = BytesMut::new();
+        let remark = format!("x{}", "é".repeat(REMARK_BYTES_MAX));
+        RemotingCommand::response(1, ResponseCode::SYSTEM_ERROR)
+            .with_remark(remark)
+            .encode(HeaderEncoding::Json, &mut wire)
+            .unwrap();
+        let frame = split(&mut wire, 1 << 20).unwrap().unwrap();
+        let read = RemotingCommand::from_frame(&frame).unwrap().remark.unwrap();
+        assert_eq!(read.len(), REMARK_BYTES_MAX - 1);
+    }
+}

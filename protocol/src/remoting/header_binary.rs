@@ -95,3 +95,85 @@ fn put_text(out: &mut BytesMut, what: &'static str, text: &str) -> Result<(), En
 const fn too_long(what: &'static str, got: usize, max: usize) -> EncodeError {
     EncodeError::TooLong { what, got, max }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn write_all(head: &Head<'_>, ext: &[(String, String)]) -> Result<BytesMut, EncodeError> {
+        let mut out = BytesMut::new();
+        write(&mut out, head, ext.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+        Ok(out)
+    }
+
+    const HEAD: Head<'static> = Head {
+        code: 37,
+        language: LanguageCode::JAVA,
+        version: 409,
+        opaque: 258,
+        flag: 2,
+        remark: Some("hi"),
+    };
+
+    #[test]
+    fn the_bytes_are_those_of_the_java_client() {
+        let ext = [("k".to_owned(), "v1".to_owned())];
+        let bytes = write_all(&HEAD, &ext).unwrap();
+        let expected: &[u8] =
+            b"\0\x25\0\x01\x99\0\0\x01\x02\0\0\0\x02\0\0\0\x02hi\0\0\0\x09\0\x01k\0\0\0\x02v1";
+        assert_eq!(&bytes[..], expected);
+        let view = parse(&bytes).unwrap();
+        assert_eq!((view.code, view.version, view.opaque, view.flag), (37, 409, 258, 2));
+        assert!(view.is_oneway());
+        assert_eq!(view.remark.as_deref(), Some("hi"));
+        assert_eq!(view.ext.get("k").as_deref(), Some("v1"));
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused() {
+        let good = write_all(&HEAD, &[("k".to_owned(), "v1".to_owned())]).unwrap();
+        for cut in 0..good.len() {
+            assert!(parse(&good[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut longer = good.clone();
+        longer.put_u8(0);
+        assert!(matches!(parse(&longer), Err(DecodeError::LengthMismatch { .. })));
+        let mut negative = good;
+        negative[13] = 0xFF;
+        assert!(parse(&negative).is_err());
+    }
+
+    #[test]
+    fn numbers_beyond_16_bits_cannot_be_written() {
+        assert!(write_all(&Head { code: 200_050, ..HEAD }, &[]).is_err());
+        assert!(write_all(&Head { version: 70_000, ..HEAD }, &[]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            (code, version, opaque, flag, language) in any::<(i16, i16, i32, u32, u8)>(),
+            remark in proptest::option::of(".{1,30}"),
+            ext in proptest::collection::vec((any::<String>(), any::<String>()), 0..30),
+        ) {
+            let head = Head {
+                code: i32::from(code), language: LanguageCode(language), version: i32::from(version), opaque, flag,
+                remark: remark.as_deref(),
+            };
+            let bytes = write_all(&head, &ext).unwrap();
+            let view = parse(&bytes).unwrap();
+            prop_assert_eq!((view.code, view.version), (i32::from(code), i32::from(version)));
+            prop_assert_eq!((view.opaque, view.flag, view.language.0), (opaque, flag, language));
+            prop_assert_eq!(view.remark.as_deref(), remark.as_deref());
+            let read: Vec<_> = view.ext.iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
+            prop_assert_eq!(read, ext);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -52,3 +52,67 @@ pub fn encode_send_reply(
     let transaction = reply.transaction_id.map(|id| ("transactionId", id));
     write_head(out, encoding, &head, fixed.into_iter().chain(transaction), 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remoting::command::RemotingCommand;
+    use crate::remoting::frame::split;
+    use crate::remoting::header::HeaderView;
+    use crate::remoting::header::send_message::SendMessageReply;
+
+    const REPLY: SendReply<'static> = SendReply {
+        opaque: 9,
+        version: 409,
+        msg_id: "7F00000100002A9F000000000000ABCD",
+        queue_id: QueueId(3),
+        queue_offset: QueueOffset(12),
+        transaction_id: Some("KEY"),
+    };
+
+    #[test]
+    fn a_client_reads_the_reply_in_either_encoding() {
+        for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+            let mut wire = BytesMut::new();
+            encode_send_reply(&mut wire, encoding, &REPLY).unwrap();
+            let frame = split(&mut wire, 4096).unwrap().unwrap();
+            assert!(wire.is_empty() && frame.body.is_empty());
+            assert_eq!(frame.encoding, encoding);
+            let view = HeaderView::parse(&frame).unwrap();
+            assert!(view.is_response() && view.response_code().is_success());
+            assert_eq!(view.opaque, 9);
+            let reply = SendMessageReply::decode(&view.ext).unwrap();
+            assert_eq!(reply.msg_id, REPLY.msg_id);
+            assert_eq!((reply.queue_id, reply.queue_offset), (QueueId(3), 12));
+            assert_eq!(reply.transaction_id.as_deref(), Some("KEY"));
+
+            let mut again = BytesMut::new();
+            RemotingCommand::from_frame(&frame).unwrap().encode(encoding, &mut again).unwrap();
+            assert_eq!(
+                split(&mut again, 4096).unwrap().unwrap(),
+                frame,
+                "the general writer writes the same"
+            );
+        }
+    }
+
+    #[test]
+    fn the_fields_are_json_strings() {
+        let mut wire = BytesMut::new();
+        encode_send_reply(&mut wire, HeaderEncoding::Json, &SendReply { transaction_id: None, ..REPLY })
+            .unwrap();
+        let text = std::str::from_utf8(&wire[8..]).unwrap();
+        assert!(text.contains(
+            r#""extFields":{"msgId":"7F00000100002A9F000000000000ABCD","queueId":"3","queueOffset":"12"}"#
+        ));
+    }
+
+    #[test]
+    fn a_reply_that_is_too_long_leaves_the_buffer_as_it_was() {
+        let long = "A".repeat(crate::limits::HEADER_BYTES_MAX);
+        let mut wire = BytesMut::from(&b"before"[..]);
+        let reply = SendReply { msg_id: &long, ..REPLY };
+        assert!(encode_send_reply(&mut wire, HeaderEncoding::Json, &reply).is_err());
+        assert_eq!(&wire[..], b"before");
+    }
+}

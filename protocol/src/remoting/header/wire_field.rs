@@ -22,7 +22,7 @@ pub(super) trait WireField<'a>: Sized {
 }
 
 impl<'a> WireField<'a> for Cow<'a, str> {
-    fn read(_: &'static str, text: Cow<'a, str>) -> Result<Self, DecodeError> {
+    fn read(_: &'static str, text: Self) -> Result<Self, DecodeError> {
         Ok(text)
     }
 
