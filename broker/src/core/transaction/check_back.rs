@@ -310,9 +310,9 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         self.effects.pop_front()
     }
 
-    /// Connections that speak for a group, in order.
-    pub(crate) fn connections(&self) -> Vec<C> {
-        self.members.connections()
+    /// Connections with open asks, in no order: whether they were heard matters.
+    pub(crate) fn asked_connections(&self) -> Vec<C> {
+        self.members.asked().collect()
     }
 
     /// Transactions that wait to be asked, and asks without an answer.

@@ -136,11 +136,12 @@ impl<C: Copy + Ord + Hash> Members<C> {
         }
     }
 
-    /// Every connection, in order.
-    pub(crate) fn connections(&self) -> Vec<C> {
-        let mut all: Vec<C> = self.members.keys().copied().collect();
-        all.sort_unstable();
-        all
+    /// Every connection with open asks, in no order.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = C> {
+        self.members
+            .iter()
+            .filter(|(_, member)| !member.unanswered.is_empty())
+            .map(|(connection, _)| *connection)
     }
 
     /// Open asks of all connections.
@@ -190,7 +191,7 @@ mod tests {
         );
         assert_eq!(members.take_turn(&a), None);
         assert_eq!(members.take_turn(&b), Some(2));
-        assert_eq!(members.connections(), [2]);
+        assert_eq!(members.members.keys().copied().collect::<Vec<_>>(), [2]);
     }
 
     #[test]

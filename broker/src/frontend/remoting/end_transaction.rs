@@ -1,0 +1,189 @@
+//! END_TRANSACTION (37): a producer decides a transaction, or says that it does not know yet. Clients send it one-way;
+//! who does wait gets an answer with the decision that stands:
+//!
+//! | what happened | code | ext |
+//! |---|---|---|
+//! | decided now, or decided so before | 0 | `mezzoOutcome`, `queueOffset` of a visible message |
+//! | decided otherwise before | 604 ILLEGAL_OPERATION | `mezzoOutcome` and `queueOffset` of what stands |
+//! | UNKNOWN | 0 | `mezzoOutcome` = `PREPARED` or `IN_DOUBT` |
+//! | wrong group, wrong offset, wrong key, nothing there | 1 SYSTEM_ERROR, Apache's remarks | |
+
+use std::borrow::Cow;
+
+use mezzo_protocol::{
+    ids::{GroupName, PhysicalOffset},
+    remoting::{
+        command::{ExtPairs, RemotingCommand},
+        header::end_transaction::{EndTransactionHeader, Resolution},
+        response_code::ResponseCode,
+    },
+};
+use mezzo_storage::{
+    Decision, EndTransaction, OpenState, Operation, OperationResult, Outcome, Refusal, Source, key_hash,
+};
+
+use super::{
+    response,
+    turn::{Handled, Request, Step, Turn},
+};
+use crate::service::client_channel::ClientChannel as _;
+
+/// Says in the answer what became of the transaction.
+const OUTCOME: &str = "mezzoOutcome";
+
+/// Puts the decision into the turn's batch. UNKNOWN decides nothing; it only counts as an answer.
+pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
+    let header = EndTransactionHeader::decode(&request.header.ext)?;
+    let origin = PhysicalOffset::from_wire(header.commit_log_offset);
+    let table_offset = PhysicalOffset::from_wire(header.tran_state_table_offset);
+    let (Some(origin), Some(table_offset), Ok(group)) =
+        (origin, table_offset, GroupName::new(&header.producer_group))
+    else {
+        turn.reply(request, refused(Refusal::Unknown));
+        return Ok(Step::Done);
+    };
+    let outcome = match header.resolution {
+        Resolution::Commit => Outcome::Committed,
+        Resolution::Rollback => Outcome::RolledBack,
+        Resolution::Unknown => {
+            unknown(turn, request, &header, origin, &group);
+            return Ok(Step::Done);
+        }
+    };
+    let source = if header.from_transaction_check {
+        turn.services.transactions.answered(turn.now, origin, false);
+        Source::CheckBack
+    } else {
+        Source::Producer
+    };
+    let hash = |key: &Option<Cow<'_, str>>| key.as_deref().map_or(0, key_hash);
+    let at = turn.operation(Operation::End(EndTransaction {
+        origin,
+        table_offset: Some(table_offset.0),
+        keys: Some([hash(&header.msg_id), hash(&header.transaction_id)]),
+        producer_group: Some(group),
+        outcome,
+        source,
+        decider: Some(turn.channel.remote()),
+        reason: None,
+    }));
+    turn.reply_after_append(request, at..at + 1, |results| match results.first() {
+        Some(result) => answer(result),
+        None => response::refusal(ResponseCode::SYSTEM_ERROR, "the decision has no result"),
+    });
+    Ok(Step::Done)
+}
+
+/// UNKNOWN: the transaction stays as it is. An answer to a check-back counts if it comes from the transaction's group.
+fn unknown(
+    turn: &mut Turn<'_>,
+    request: &Request<'_>,
+    header: &EndTransactionHeader<'_>,
+    origin: PhysicalOffset,
+    group: &GroupName,
+) {
+    let reply = match turn.services.store.transaction(origin) {
+        Some(open) if open.producer_group != *group => refused(Refusal::WrongGroup),
+        Some(open) => {
+            if header.from_transaction_check {
+                turn.services.transactions.answered(turn.now, origin, true);
+            }
+            let state = match open.state {
+                OpenState::Prepared => "PREPARED",
+                OpenState::InDoubt => "IN_DOUBT",
+            };
+            response::ok().with_ext(vec![(Cow::Borrowed(OUTCOME), state.to_owned())])
+        }
+        // decided or never there: UNKNOWN asks for nothing, so it need not be looked up
+        None => response::ok(),
+    };
+    turn.reply(request, reply);
+}
+
+fn answer(result: &OperationResult) -> RemotingCommand {
+    match result {
+        OperationResult::Decided(decision) | OperationResult::AlreadyDecided(decision) => {
+            response::ok().with_ext(describe(decision))
+        }
+        OperationResult::Conflict(decision) => {
+            let stands = match decision.outcome {
+                Outcome::Committed => "committed",
+                Outcome::RolledBack => "rolled back",
+            };
+            let remark = format!(
+                "the transaction was {stands} at {} ms; the first decision stands",
+                decision.decided_at.as_ms()
+            );
+            response::refusal(ResponseCode::ILLEGAL_OPERATION, remark).with_ext(describe(decision))
+        }
+        OperationResult::Refused(refusal) => refused(*refusal),
+        other => response::refusal(ResponseCode::SYSTEM_ERROR, format!("not a decision: {other:?}")),
+    }
+}
+
+fn describe(decision: &Decision) -> ExtPairs {
+    let outcome = match decision.outcome {
+        Outcome::Committed => "COMMITTED",
+        Outcome::RolledBack => "ROLLED_BACK",
+    };
+    let mut ext = vec![(Cow::Borrowed(OUTCOME), outcome.to_owned())];
+    if let Some(offset) = decision.queue_offset {
+        ext.push((Cow::Borrowed("queueOffset"), offset.as_wire().to_string()));
+    }
+    ext
+}
+
+/// What is refused gets the remark that Apache's broker gives, where it has one.
+fn refused(refusal: Refusal) -> RemotingCommand {
+    let remark = match refusal {
+        Refusal::WrongGroup => "The producer group wrong",
+        Refusal::WrongTableOffset => "The transaction state table offset wrong",
+        Refusal::Unknown => "Find prepared transaction message failed",
+        other => return response::operation_refusal(other),
+    };
+    response::refusal(ResponseCode::SYSTEM_ERROR, remark)
+}
+
+#[cfg(test)]
+mod tests {
+    use mezzo_protocol::{ids::QueueOffset, time::Timestamp};
+
+    use super::*;
+
+    fn decision(outcome: Outcome, queue_offset: Option<u64>) -> Decision {
+        Decision {
+            outcome,
+            source: Source::Producer,
+            decided_at: Timestamp::from_ms(7),
+            queue_offset: queue_offset.map(QueueOffset),
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_answered_like_the_first_and_a_conflict_names_what_stands() {
+        let committed = decision(Outcome::Committed, Some(5));
+        let first = answer(&OperationResult::Decided(committed));
+        assert_eq!(first, answer(&OperationResult::AlreadyDecided(committed)));
+        assert_eq!(
+            (first.code, first.ext_value(OUTCOME), first.ext_value("queueOffset")),
+            (0, Some("COMMITTED"), Some("5"))
+        );
+        let conflict = answer(&OperationResult::Conflict(decision(Outcome::RolledBack, None)));
+        assert_eq!((conflict.code, conflict.ext_value(OUTCOME)), (604, Some("ROLLED_BACK")));
+        assert_eq!(conflict.ext_value("queueOffset"), None);
+        assert!(conflict.remark.is_some_and(|remark| remark.contains("rolled back at 7 ms")));
+    }
+
+    #[test]
+    fn refusals_carry_the_remarks_that_clients_know() {
+        for (refusal, remark) in [
+            (Refusal::WrongGroup, "The producer group wrong"),
+            (Refusal::WrongTableOffset, "The transaction state table offset wrong"),
+            (Refusal::Unknown, "Find prepared transaction message failed"),
+        ] {
+            let reply = answer(&OperationResult::Refused(refusal));
+            assert_eq!((reply.code, reply.remark.as_deref()), (1, Some(remark)));
+        }
+        assert_eq!(answer(&OperationResult::Refused(Refusal::WrongKey)).code, 1);
+    }
+}

@@ -1,0 +1,144 @@
+//! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): messages into the turn's batch, and the answer
+//! once they are as safe as the acknowledgement level asks.
+
+use std::{cell::RefCell, sync::Arc};
+
+use bytes::BytesMut;
+use mezzo_protocol::{
+    ids::{GroupName, OffsetMessageId, PhysicalOffset, QueueOffset},
+    remoting::{
+        header::send_message::SendMessageHeader,
+        language::PROTOCOL_VERSION,
+        request_code::RequestCode,
+        response_code::ResponseCode,
+        send_reply::{SendReply as WireReply, encode_send_reply},
+    },
+};
+use mezzo_storage::OperationResult;
+
+use super::{
+    outbound::RemotingChannel,
+    response,
+    turn::{Handled, PendingReply, Request, SendReply, Step, Turn},
+};
+use crate::service::{
+    Services,
+    client_channel::{ChannelId, ClientChannel},
+    send::{self, Send, SendError},
+};
+
+/// Connections of one reactor whose last producer group is remembered.
+const GROUPS_REMEMBERED: usize = 256;
+
+/// Puts the message, or the messages of a batch, into the turn's batch.
+pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
+    let header = SendMessageHeader::decode(&request.header.ext)?;
+    let wanted = Send {
+        producer_group: &header.producer_group,
+        topic: &header.topic,
+        default_topic: &header.default_topic,
+        default_queues: header.default_topic_queues,
+        queue: header.queue_id,
+        sys_flag: header.sys_flag,
+        flag: header.flag,
+        born_at: header.born_timestamp,
+        born_host: turn.channel.remote(),
+        properties: &header.properties,
+        reconsume_times: header.reconsume_times,
+        reconsume_max: header.max_reconsume_times,
+        batch: header.batch || request.header.code == RequestCode::SEND_BATCH_MESSAGE.0,
+        body: request.body(),
+    };
+    let sent = match send::send(turn.services, turn.now, turn.batch, &wanted) {
+        Ok(sent) => sent,
+        Err(SendError::CreateTopic(topic)) => return Ok(Step::CreateTopic(topic)),
+        Err(error) => {
+            turn.reply(request, response::send_refusal(&error));
+            return Ok(Step::Done);
+        }
+    };
+    remember_producer(turn.services, turn.channel, &header.producer_group);
+    let to = request.reply_to();
+    if to.wanted {
+        turn.replies.push(PendingReply::Send(SendReply {
+            to,
+            operations: sent.operations,
+            queue: sent.queue,
+            transaction_id: sent.unique_key,
+        }));
+    }
+    Ok(Step::Done)
+}
+
+/// A send is a producer's first sign of life: its heartbeat may come much later. The registry is asked only when a
+/// connection's group differs from that of its last send.
+fn remember_producer(services: &Services, channel: &Arc<RemotingChannel>, group: &str) {
+    thread_local! {
+        static LAST: RefCell<Vec<Option<(ChannelId, GroupName)>>> =
+            const { RefCell::new(Vec::new()) };
+    }
+    LAST.with_borrow_mut(|last| {
+        last.resize(GROUPS_REMEMBERED, None);
+        let id = channel.id();
+        let index = usize::try_from(id.0).unwrap_or(usize::MAX) % GROUPS_REMEMBERED;
+        let Some(slot) = last.get_mut(index) else { return };
+        if slot.as_ref().is_some_and(|(known, name)| *known == id && name.as_str() == group) {
+            return;
+        }
+        if let Ok(name) = GroupName::new(group) {
+            let channel: Arc<dyn ClientChannel> = Arc::<RemotingChannel>::clone(channel);
+            services.clients.producer_joined(&name, channel);
+            *slot = Some((id, name));
+        }
+    });
+}
+
+/// Writes the answer to a send. `results` are those of its operations: one per message.
+pub(crate) fn encode_reply(
+    out: &mut BytesMut,
+    reply: &SendReply,
+    results: &[OperationResult],
+    services: &Services,
+) {
+    let mut ids = String::new();
+    let mut first = None;
+    for result in results {
+        let (position, queue_offset) = match result {
+            OperationResult::Stored { queue_offset, position } => (*position, *queue_offset),
+            // END names a half message by this number; it is its origin
+            OperationResult::Prepared { origin } => (*origin, QueueOffset(origin.0)),
+            // it has no place in its queue before it is due
+            OperationResult::Scheduled { position } => (*position, QueueOffset(0)),
+            OperationResult::Refused(refusal) => {
+                return response::write(out, reply.to, response::operation_refusal(*refusal));
+            }
+            other => return broken(out, reply, &format!("a send got the result {other:?}")),
+        };
+        first.get_or_insert(queue_offset);
+        push_id(&mut ids, services, position);
+    }
+    let Some(queue_offset) = first else { return broken(out, reply, "a send got no result") };
+    let wire = WireReply {
+        opaque: reply.to.opaque.0,
+        version: PROTOCOL_VERSION,
+        msg_id: &ids,
+        queue_id: reply.queue,
+        queue_offset,
+        transaction_id: reply.transaction_id.as_deref(),
+    };
+    if let Err(error) = encode_send_reply(out, reply.to.encoding, &wire) {
+        broken(out, reply, &error.to_string());
+    }
+}
+
+fn push_id(ids: &mut String, services: &Services, position: PhysicalOffset) {
+    if !ids.is_empty() {
+        ids.push(',');
+    }
+    let mut buffer = [0; mezzo_protocol::ids::OFFSET_MESSAGE_ID_BYTES_MAX];
+    ids.push_str(OffsetMessageId::new(services.advertised, position).encode_into(&mut buffer));
+}
+
+fn broken(out: &mut BytesMut, reply: &SendReply, remark: &str) {
+    response::write(out, reply.to, response::refusal(ResponseCode::SYSTEM_ERROR, remark));
+}
