@@ -14,7 +14,7 @@ use std::{
 };
 
 use mezzo_protocol::time::Clock;
-use mezzo_storage::{Background, RecoveryReport, StorageError, Store, file_system::RealFileSystem};
+use mezzo_storage::{Background, OpenReport, StorageError, Store, file_system::RealFileSystem};
 use tokio::sync::watch;
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
         self, Services,
         append::Appender,
         client_registry::ClientRegistry,
+        delay::DelayedDelivery,
         group::Groups,
         long_poll::LongPolls,
         queue_lock::QueueLocks,
@@ -85,7 +86,7 @@ pub struct Broker {
     broker_address: SocketAddr,
     name_server_address: SocketAddr,
     advertised: SocketAddr,
-    recovery: RecoveryReport,
+    recovery: OpenReport,
     fenced: watch::Receiver<Option<String>>,
     running: Option<Running>,
 }
@@ -133,8 +134,14 @@ impl Broker {
         let (stopper, stop) = stop::pair();
         let background = store.run_background(Arc::clone(&clock))?;
         let running = Running { stopper, threads: Vec::new(), background, store, clock };
-        let mut started =
-            Self { broker_address, name_server_address, advertised, recovery, fenced, running: Some(running) };
+        let mut started = Self {
+            broker_address,
+            name_server_address,
+            advertised,
+            recovery,
+            fenced,
+            running: Some(running),
+        };
         // from here on an early return drops `started`, which stops what runs
         let listeners = [(broker, Role::Broker), (name_server, Role::NameServer)];
         let threads = threads(&services, listeners, &stop).map_err(StartError::Thread)?;
@@ -164,7 +171,7 @@ impl Broker {
 
     /// What was found in the data folder.
     #[must_use]
-    pub fn recovery(&self) -> &RecoveryReport {
+    pub fn recovery(&self) -> &OpenReport {
         &self.recovery
     }
 
@@ -260,6 +267,7 @@ fn services(
         locks: QueueLocks::new(config.limits.locked_queues),
         long_polls,
         transactions: TransactionService::new(config),
+        delay: DelayedDelivery::default(),
         metrics: Arc::new(Metrics::default()),
         appender,
     }

@@ -1,11 +1,6 @@
 //! What can be written on the command line, and which file carries it out.
 
-use std::{
-    ffi::OsString,
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -168,10 +163,21 @@ mod tests {
     fn an_option_wins_over_set_and_set_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("mezzo.toml");
-        std::fs::write(&file, "[store]\ndir = \"from-file\"\nack = \"memory\"\n[topic]\ndefault_queues = 2\n").unwrap();
+        std::fs::write(
+            &file,
+            "[store]\ndir = \"from-file\"\nack = \"memory\"\n[topic]\ndefault_queues = 2\n",
+        )
+        .unwrap();
         let file = file.to_str().unwrap();
         let config = load(&[
-            "--config", file, "--set", "topic.default_queues=3", "--set", "store.dir=from-set", "--data-dir", "from-option",
+            "--config",
+            file,
+            "--set",
+            "topic.default_queues=3",
+            "--set",
+            "store.dir=from-set",
+            "--data-dir",
+            "from-option",
         ])
         .unwrap();
         assert_eq!(config.topic.default_queues, 3);

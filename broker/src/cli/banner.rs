@@ -10,11 +10,15 @@ use crate::{
 /// The banner, without a trailing line feed.
 pub(super) fn banner(config: &Config, broker: &Broker) -> String {
     let dir = std::path::absolute(&config.store.dir).unwrap_or_else(|_| config.store.dir.clone());
-    text(config, &dir, &Addresses {
-        broker: broker.broker_address().to_string(),
-        name_server: broker.name_server_address().to_string(),
-        advertised: broker.advertised_address().to_string(),
-    })
+    text(
+        config,
+        &dir,
+        &Addresses {
+            broker: broker.broker_address().to_string(),
+            name_server: broker.name_server_address().to_string(),
+            advertised: broker.advertised_address().to_string(),
+        },
+    )
 }
 
 struct Addresses {
@@ -65,6 +69,9 @@ mod tests {
         }
         assert!(!shown.contains("clients are told"));
         addresses.advertised = "192.0.2.1:10911".to_owned();
-        assert!(text(&Config::default(), Path::new("/data"), &addresses).contains("clients are told 192.0.2.1:10911"));
+        assert!(
+            text(&Config::default(), Path::new("/data"), &addresses)
+                .contains("clients are told 192.0.2.1:10911")
+        );
     }
 }

@@ -6,7 +6,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{banner::banner, exit::Exit};
-use crate::{config::Config, server::{Broker, StartError}};
+use crate::{
+    config::Config,
+    server::{Broker, StartError},
+};
 
 /// Serves with these settings.
 pub(super) fn run(config: Config) -> Exit {
@@ -20,7 +23,8 @@ pub(super) fn run(config: Config) -> Exit {
 
 async fn serve(config: Config) -> Exit {
     // before anything runs: a signal that comes early must not end the process half started
-    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    let signals =
+        signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
     let (terminate, interrupt) = match signals {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
@@ -38,11 +42,15 @@ async fn serve(config: Config) -> Exit {
 }
 
 async fn until_stopped(broker: Broker, mut terminate: Signal, mut interrupt: Signal) -> Exit {
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("ctrl-C: stopping"),
-        reason = broker.fenced() => return disk_failed(&reason),
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        reason = broker.fenced() => Some(reason),
+    };
+    if let Some(reason) = failure {
+        disk_failed(&reason);
     }
+    tracing::info!("stopping");
     match broker.shutdown().await {
         Ok(()) => {
             tracing::info!("stopped");
@@ -56,7 +64,10 @@ async fn until_stopped(broker: Broker, mut terminate: Signal, mut interrupt: Sig
 /// The process ends without closing the store: after a failed sync only what the disk has, read again at the next start,
 /// can be trusted.
 fn disk_failed(reason: &str) -> ! {
-    tracing::error!(reason, "the disk failed; nothing more is acknowledged; restart to recover from what is on the disk");
+    tracing::error!(
+        reason,
+        "the disk failed; nothing more is acknowledged; restart to recover from what is on the disk"
+    );
     std::process::exit(i32::from(Exit::DiskFailed.code()))
 }
 

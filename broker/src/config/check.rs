@@ -50,7 +50,11 @@ fn wire_bounds_hold(config: &Config) -> Result<(), String> {
         ("limits.frame_size", limits.frame_size, size(FRAME_BYTES_MAX)),
     ] {
         if set > max {
-            return Err(format!("{key} is {}, but the protocol ends at {}: set it to that or less", set.show(), max.show()));
+            return Err(format!(
+                "{key} is {}, but the protocol ends at {}: set it to that or less",
+                set.show(),
+                max.show()
+            ));
         }
     }
     let pull_messages_max = u32::try_from(PULL_MESSAGES_MAX).unwrap_or(u32::MAX);
@@ -156,7 +160,10 @@ mod tests {
     #[test]
     fn a_bound_beyond_the_protocols_own_is_refused() {
         let text = refusal(&["limits.message_size=8MiB"]);
-        assert_eq!(text, "limits.message_size is 8MiB, but the protocol ends at 4MiB: set it to that or less");
+        assert_eq!(
+            text,
+            "limits.message_size is 8MiB, but the protocol ends at 4MiB: set it to that or less"
+        );
         assert!(refusal(&["limits.queues_per_topic=5000"]).contains("limits.queues_per_topic is 5000"));
     }
 

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn file_and_command_line_write_the_same_keys() {
-        let from_file = merged("[store]\nack = \"memory\"\n[transaction]\ntimeout = \"2s\"\ncheck_max = 3\n").unwrap();
+        let from_file =
+            merged("[store]\nack = \"memory\"\n[transaction]\ntimeout = \"2s\"\ncheck_max = 3\n").unwrap();
         let mut from_flags = Config::default();
         for assignment in ["store.ack=memory", "transaction.timeout=2s", "transaction.check_max=3"] {
             from_flags.set(assignment).unwrap();

@@ -36,8 +36,12 @@ mod tests {
     #[test]
     fn printed_settings_read_back_as_themselves() {
         let mut config = Config::default();
-        for assignment in ["store.ack=memory", "server.advertise=example.org:1", "limits.topics=7", "topic.auto_create=false"]
-        {
+        for assignment in [
+            "store.ack=memory",
+            "server.advertise=example.org:1",
+            "limits.topics=7",
+            "topic.auto_create=false",
+        ] {
             config.set(assignment).unwrap();
         }
         let mut read = Config::default();

@@ -76,7 +76,7 @@ impl Value for Ack {
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
-    const BARE: bool = true;
+    const BARE: Self = true;
 
     fn parse(text: &str) -> Option<Self> {
         text.trim().parse().ok()

@@ -123,7 +123,11 @@ mod tests {
         assert_eq!(table.handle_lock(at(0), &group("g"), "a", &[queue(0), queue(1)]), [true, true]);
         assert_eq!(table.handle_lock(at(1), &group("g"), "b", &[queue(1), queue(2)]), [false, true]);
         table.handle_unlock(&group("g"), "b", &[queue(1)]);
-        assert_eq!(table.handle_lock(at(2), &group("g"), "b", &[queue(1)]), [false], "only its owner gives a lock back");
+        assert_eq!(
+            table.handle_lock(at(2), &group("g"), "b", &[queue(1)]),
+            [false],
+            "only its owner gives a lock back"
+        );
         table.handle_unlock(&group("g"), "a", &[queue(1)]);
         assert_eq!(table.handle_lock(at(3), &group("g"), "b", &[queue(1)]), [true]);
     }

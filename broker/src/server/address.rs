@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The name has no address.
-    #[error("server.advertise \"{0}\" cannot be resolved: write HOST or HOST:PORT with a host that this machine can resolve")]
+    #[error(
+        "server.advertise \"{0}\" cannot be resolved: write HOST or HOST:PORT with a host that this machine can resolve"
+    )]
     Unresolved(String),
 }
 

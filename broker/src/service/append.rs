@@ -37,7 +37,11 @@ impl Appender {
     ///
     /// # Errors
     /// [`AppendError`]: refused as a whole, or fenced while waiting.
-    pub(crate) async fn append(&self, now: Timestamp, batch: &mut Batch) -> Result<PhysicalOffset, AppendError> {
+    pub(crate) async fn append(
+        &self,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<PhysicalOffset, AppendError> {
         let end = self.store.append(now, batch)?;
         self.waiter().wait_for(end).await?;
         Ok(end)

@@ -90,7 +90,8 @@ impl ClientRegistry {
         let mut state = self.state();
         let id = channel.id();
         let Ok(registration) = state.registration(&channel) else { return };
-        if registration.producer_groups.len() >= self.groups_max || !registration.producer_groups.insert(group.clone())
+        if registration.producer_groups.len() >= self.groups_max
+            || !registration.producer_groups.insert(group.clone())
         {
             return;
         }
@@ -154,7 +155,8 @@ impl ClientRegistry {
                 heartbeat.model,
                 heartbeat.subscriptions,
             );
-            ((changes.members || changes.subscriptions) && heartbeat.notify).then(|| state.notice(&heartbeat.group))
+            ((changes.members || changes.subscriptions) && heartbeat.notify)
+                .then(|| state.notice(&heartbeat.group))
         };
         if let Some(notice) = notice {
             notice.send();
@@ -186,7 +188,11 @@ impl ClientRegistry {
             for group in &registration.producer_groups {
                 state.remove_producer(group, channel);
             }
-            registration.consumer_groups.iter().filter_map(|group| state.remove_consumer(group, channel)).collect()
+            registration
+                .consumer_groups
+                .iter()
+                .filter_map(|group| state.remove_consumer(group, channel))
+                .collect()
         };
         for notice in notices {
             notice.send();
@@ -206,7 +212,11 @@ impl ClientRegistry {
             .collect();
         for (group, channels) in silent {
             for channel in channels {
-                tracing::info!(group = group.as_str(), channel = channel.0, "a consumer's heartbeats ended: it left");
+                tracing::info!(
+                    group = group.as_str(),
+                    channel = channel.0,
+                    "a consumer's heartbeats ended: it left"
+                );
                 if let Some(registration) = state.channels.get_mut(&channel) {
                     registration.consumer_groups.remove(&group);
                 }
@@ -280,8 +290,9 @@ impl State {
     }
 
     fn drop_if_unused(&mut self, channel: ChannelId) {
-        let unused =
-            |registration: &Registration| registration.producer_groups.is_empty() && registration.consumer_groups.is_empty();
+        let unused = |registration: &Registration| {
+            registration.producer_groups.is_empty() && registration.consumer_groups.is_empty()
+        };
         if self.channels.get(&channel).is_some_and(unused) {
             self.channels.remove(&channel);
         }

@@ -15,7 +15,6 @@ pub(crate) mod append;
 pub(crate) mod client_channel;
 pub(crate) mod client_registry;
 pub(crate) mod delay;
-pub(crate) mod drivers;
 pub(crate) mod group;
 pub(crate) mod long_poll;
 pub(crate) mod offset;

@@ -59,7 +59,9 @@ pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     }
     let channel: Arc<dyn ClientChannel> = Arc::<RemotingChannel>::clone(turn.channel);
     for heartbeat in heartbeats {
-        if let Err(refused) = turn.services.clients.consumer_seen(turn.now, &channel, &data.client_id, heartbeat) {
+        if let Err(refused) =
+            turn.services.clients.consumer_seen(turn.now, &channel, &data.client_id, heartbeat)
+        {
             turn.reply(request, response::join_refusal(refused));
             return Ok(Step::Done);
         }
@@ -102,7 +104,8 @@ fn subscription(data: SubscriptionData) -> Result<Subscription, DecodeError> {
 /// UNREGISTER_CLIENT (35): the client leaves groups in order, before it closes its connection.
 pub(crate) fn unregister(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = UnregisterClientHeader::decode(&request.header.ext)?;
-    let group = |name: &Option<std::borrow::Cow<'_, str>>| name.as_ref().map(|name| GroupName::new(name)).transpose();
+    let group =
+        |name: &Option<std::borrow::Cow<'_, str>>| name.as_ref().map(|name| GroupName::new(name)).transpose();
     let (producer, consumer) = (group(&header.producer_group)?, group(&header.consumer_group)?);
     if let Some(group) = producer {
         turn.channel.forget_producer_group(&group);
@@ -120,7 +123,9 @@ pub(crate) fn unregister(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled 
 pub(crate) fn consumer_list(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = ConsumerListHeader::decode(&request.header.ext)?;
     match turn.services.clients.client_ids(&header.consumer_group) {
-        Some(client_ids) => turn.reply(request, response::ok().with_body(ConsumerList { client_ids }.encode())),
+        Some(client_ids) => {
+            turn.reply(request, response::ok().with_body(ConsumerList { client_ids }.encode()))
+        }
         None => {
             let remark = format!("the consumer group {} has no members", header.consumer_group);
             turn.refuse(request, ResponseCode::SYSTEM_ERROR, remark);

@@ -75,6 +75,7 @@ pub(crate) async fn serve(connection: Connection) {
     let ended = Session::new(connection).run().await;
     channel.close();
     services.clients.channel_closed(channel.id());
+    services.long_polls.channel_closed(channel.id());
     match ended {
         Ok(()) => tracing::debug!(client = %channel.remote(), "connection closed"),
         Err(Ended::Malformed(error)) => {
@@ -180,7 +181,8 @@ impl Session {
 
     /// Serves all complete frames of the input, in as many turns as their size calls for.
     async fn take_turns(&mut self) -> Result<(), Ended> {
-        let frame_bytes_max = usize::try_from(self.services.config.limits.frame_size.as_u64()).unwrap_or(usize::MAX);
+        let frame_bytes_max =
+            usize::try_from(self.services.config.limits.frame_size.as_u64()).unwrap_or(usize::MAX);
         let mut carried = None;
         loop {
             let mut request_bytes = 0;
@@ -191,7 +193,9 @@ impl Session {
                 None => frame::split(&mut self.input, frame_bytes_max)?,
             } {
                 let bytes = frame.header.len() + frame.body.len();
-                if request_bytes > 0 && request_bytes + bytes > TURN_BYTES_MAX || reply_bytes > TURN_REPLY_BYTES_MAX {
+                if request_bytes > 0 && request_bytes + bytes > TURN_BYTES_MAX
+                    || reply_bytes > TURN_REPLY_BYTES_MAX
+                {
                     carried = Some(frame);
                     more = true;
                     break;

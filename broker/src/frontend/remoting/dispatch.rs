@@ -4,8 +4,8 @@
 use mezzo_protocol::remoting::{request_code::RequestCode as Code, response_code::ResponseCode};
 
 use super::{
-    client_manage, consumer_offset, consumer_send_back, end_transaction, group_admin, name_server, pull_message,
-    queue_lock, send_message, topic_admin,
+    client_manage, consumer_offset, consumer_send_back, end_transaction, group_admin, name_server,
+    pull_message, queue_lock, send_message, topic_admin,
     turn::{Handled, Request, Role, Step, Turn},
     view_message,
 };
@@ -25,7 +25,9 @@ pub(crate) fn dispatch(role: Role, turn: &mut Turn<'_>, request: &Request<'_>) -
 
 fn broker(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     match Code(request.header.code) {
-        Code::SEND_MESSAGE | Code::SEND_MESSAGE_V2 | Code::SEND_BATCH_MESSAGE => send_message::handle(turn, request),
+        Code::SEND_MESSAGE | Code::SEND_MESSAGE_V2 | Code::SEND_BATCH_MESSAGE => {
+            send_message::handle(turn, request)
+        }
         Code::PULL_MESSAGE => pull_message::handle(turn, request),
         Code::END_TRANSACTION => end_transaction::handle(turn, request),
         Code::QUERY_CONSUMER_OFFSET
@@ -64,7 +66,7 @@ fn name_server(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
 fn not_supported(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let code = request.header.code;
     if turn.services.metrics.first_unsupported(code) {
-        tracing::warn!(code, name = Code(code).name(), from = %turn.channel.remote(), "request code not supported");
+        tracing::warn!(code, name = Code(code).name(), from = %turn.channel.remote_address(), "request code not supported");
     }
     turn.refuse(
         request,

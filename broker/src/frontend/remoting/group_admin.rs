@@ -24,7 +24,10 @@ pub(crate) fn update(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         turn.refuse(
             request,
             ResponseCode::INVALID_PARAMETER,
-            format!("retryQueueNums is {}, at most {queues_max} (limits.queues_per_topic)", config.retry_queues),
+            format!(
+                "retryQueueNums is {}, at most {queues_max} (limits.queues_per_topic)",
+                config.retry_queues
+            ),
         );
         return Ok(Step::Done);
     }

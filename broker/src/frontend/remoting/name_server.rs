@@ -1,15 +1,13 @@
 //! What the name server answers: routes (105), the cluster (106), topics (206), and the few requests that clients and
 //! administration tools send beside them. It reads the broker's own topics, so nothing has to be registered.
 
-use mezzo_protocol::{
-    remoting::{
-        body::{
-            cluster::ClusterInfo,
-            route::{BrokerData, KeyStyle, MASTER_ID, QueueData, TopicRouteData},
-        },
-        header::topic::{DeleteTopicHeader, RouteHeader},
-        response_code::ResponseCode,
+use mezzo_protocol::remoting::{
+    body::{
+        cluster::ClusterInfo,
+        route::{BrokerData, KeyStyle, MASTER_ID, QueueData, TopicRouteData},
     },
+    header::topic::{DeleteTopicHeader, RouteHeader},
+    response_code::ResponseCode,
 };
 
 use super::{
@@ -27,8 +25,11 @@ pub(crate) fn route(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         turn.refuse(request, ResponseCode::TOPIC_NOT_EXIST, remark);
         return Ok(Step::Done);
     };
-    let keys =
-        if header.wants_standard_json(request.header.version) { KeyStyle::Standard } else { KeyStyle::Unquoted };
+    let keys = if header.wants_standard_json(request.header.version) {
+        KeyStyle::Standard
+    } else {
+        KeyStyle::Unquoted
+    };
     let body = route_data(routes, &found).encode(keys);
     turn.reply(request, response::ok().with_body(body));
     Ok(Step::Done)

@@ -12,11 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use mezzo_protocol::{
     ids::GroupName,
-    remoting::{
-        command::RemotingCommand,
-        frame::HeaderEncoding,
-        request_code::RequestCode,
-    },
+    remoting::{command::RemotingCommand, frame::HeaderEncoding, request_code::RequestCode},
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -115,8 +111,11 @@ impl RemotingChannel {
     /// # Errors
     /// [`PushRefused`]: it was not sent.
     pub(crate) fn push_oneway(&self, command: &RemotingCommand) -> Result<(), PushRefused> {
-        let encoding =
-            if self.binary.load(Ordering::Relaxed) == 1 { HeaderEncoding::Binary } else { HeaderEncoding::Json };
+        let encoding = if self.binary.load(Ordering::Relaxed) == 1 {
+            HeaderEncoding::Binary
+        } else {
+            HeaderEncoding::Json
+        };
         let mut frame = BytesMut::new();
         if let Err(error) = command.encode(encoding, &mut frame) {
             tracing::error!(code = command.code, %error, "a request to a client cannot be written");

@@ -155,7 +155,9 @@ impl Handover {
         let nodelay = stream.set_nodelay(true);
         let stream = match nodelay.and_then(|()| stream.into_std()) {
             Ok(stream) => stream,
-            Err(error) => return tracing::debug!(%remote, %error, "a connection was gone before it was served"),
+            Err(error) => {
+                return tracing::debug!(%remote, %error, "a connection was gone before it was served");
+            }
         };
         let turn = usize::try_from(id).unwrap_or_default() % self.reactors.len().max(1);
         if let Some(reactor) = self.reactors.get(turn) {

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use mezzo_protocol::{
     error::DecodeError,
     ids::TopicName,
-    remoting::{
-        header::topic::{CreateTopicHeader, DeleteTopicHeader},
-        response_code::ResponseCode,
-    },
+    remoting::header::topic::{CreateTopicHeader, DeleteTopicHeader},
 };
 use mezzo_storage::{MessageType, Operation, OperationResult, PERM_READ, PERM_WRITE, TopicConfig};
 
@@ -31,13 +28,12 @@ pub(crate) fn update(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = CreateTopicHeader::decode(&request.header.ext)?;
     let name = TopicName::new(&header.topic)?;
     let existing = turn.services.store.topic(&name);
-    let before = existing.as_ref().map_or_else(|| TopicConfig::new(name.clone(), 1), |topic| (*topic.config()).clone());
+    let before = existing
+        .as_ref()
+        .map_or_else(|| TopicConfig::new(name.clone(), 1), |topic| (*topic.config()).clone());
     let config = changed(before, &header)?;
-    let to_create = TopicToCreate {
-        name: name.clone(),
-        queues: config.queue_count(),
-        permission: config.permission,
-    };
+    let to_create =
+        TopicToCreate { name: name.clone(), queues: config.queue_count(), permission: config.permission };
     match turn.services.topics.change(config) {
         Err(error) => {
             turn.reply(request, response::topic_refusal(&name, &error));
@@ -102,7 +98,8 @@ fn change_attributes(
     changes: &str,
 ) -> Result<(), DecodeError> {
     for change in changes.split(',').map(str::trim).filter(|change| !change.is_empty()) {
-        let malformed = || DecodeError::bad_value("attributes", change, "+name=value or -name, joined by commas");
+        let malformed =
+            || DecodeError::bad_value("attributes", change, "+name=value or -name, joined by commas");
         if let Some(name) = change.strip_prefix('-') {
             if name == MESSAGE_TYPE {
                 *message_type = MessageType::Unspecified;
@@ -110,7 +107,8 @@ fn change_attributes(
             attributes.remove(name);
             continue;
         }
-        let (name, value) = change.strip_prefix('+').and_then(|set| set.split_once('=')).ok_or_else(malformed)?;
+        let (name, value) =
+            change.strip_prefix('+').and_then(|set| set.split_once('=')).ok_or_else(malformed)?;
         if name.is_empty() || name.len() > ATTRIBUTE_BYTES_MAX || value.len() > ATTRIBUTE_BYTES_MAX {
             return Err(malformed());
         }
@@ -120,7 +118,11 @@ fn change_attributes(
         }
         attributes.insert(name.to_owned(), value.to_owned());
         if attributes.len() > ATTRIBUTES_MAX {
-            return Err(DecodeError::TooLong { what: "topic attributes", got: attributes.len(), max: ATTRIBUTES_MAX });
+            return Err(DecodeError::TooLong {
+                what: "topic attributes",
+                got: attributes.len(),
+                max: ATTRIBUTES_MAX,
+            });
         }
     }
     Ok(())
@@ -134,7 +136,11 @@ fn message_type_of(name: &str) -> Result<MessageType, DecodeError> {
         "DELAY" => Ok(MessageType::Delay),
         "TRANSACTION" => Ok(MessageType::Transaction),
         "MIXED" => Ok(MessageType::Mixed),
-        _ => Err(DecodeError::bad_value(MESSAGE_TYPE, name, "UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION or MIXED")),
+        _ => Err(DecodeError::bad_value(
+            MESSAGE_TYPE,
+            name,
+            "UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION or MIXED",
+        )),
     }
 }
 

@@ -1,9 +1,15 @@
 //! The registry with channels that only remember what they were told.
 
-use std::{net::SocketAddr, sync::atomic::{AtomicBool, Ordering}};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::*;
-use crate::{config::Config, service::client_channel::{DecisionAsk, PushRefused}};
+use crate::{
+    config::Config,
+    service::client_channel::{DecisionAsk, PushRefused},
+};
 
 struct Channel {
     id: ChannelId,
@@ -51,7 +57,13 @@ fn registry(groups_max: usize) -> ClientRegistry {
     ClientRegistry::new(&limits)
 }
 
-fn beat(registry: &ClientRegistry, now: u64, channel: &Arc<Channel>, client: &str, name: &str) -> Result<(), JoinRefused> {
+fn beat(
+    registry: &ClientRegistry,
+    now: u64,
+    channel: &Arc<Channel>,
+    client: &str,
+    name: &str,
+) -> Result<(), JoinRefused> {
     beat_as(registry, now, channel, client, name, ConsumptionModel::Clustering)
 }
 
@@ -64,7 +76,8 @@ fn beat_as(
     model: ConsumptionModel,
 ) -> Result<(), JoinRefused> {
     let channel: Arc<dyn ClientChannel> = channel.clone();
-    let heartbeat = ConsumerHeartbeat { group: group(name), model, subscriptions: Some(vec![]), notify: true };
+    let heartbeat =
+        ConsumerHeartbeat { group: group(name), model, subscriptions: Some(vec![]), notify: true };
     registry.consumer_seen(Timestamp::from_ms(now), &channel, client, heartbeat)
 }
 
