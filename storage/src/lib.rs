@@ -1,6 +1,30 @@
-//! See the crate's description in `Cargo.toml`; the modules arrive with their first use.
+//! Everything of Mezzo that touches a disk. Synchronous: it blocks, and its caller picks the thread.
+//!
+//! One append-only log is the truth ([`log`]); topics, groups, offsets, open transactions and consume queues are a
+//! fold over it ([`state`]); [`Store`] is the door. The bytes are described in `docs/on-disk-format.md` and made in
+//! [`format`]; all file access goes through [`file_system`].
 
+pub mod batch;
 pub mod error;
 pub mod file_system;
 pub mod format;
 pub mod log;
+pub mod options;
+pub mod state;
+
+mod base;
+mod store;
+
+pub use batch::{
+    Batch, Decision, EncodeError, Encoder, EndTransaction, Operation, OperationResult, Refusal, Visibility,
+};
+pub use error::StorageError;
+pub use format::key_hash;
+pub use format::queue_entry::QueueEntry;
+pub use format::record::{Outcome, ParkReason, Source};
+pub use options::{AckLevel, CheckPolicy, StoreOptions};
+pub use state::groups::GroupConfig;
+pub use state::queues::EntriesRead;
+pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue, Topic, TopicConfig};
+pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
+pub use store::{Background, NoObserver, OpenReport, PositionRead, Store, StoreObserver, StoredMessage};

@@ -1,0 +1,118 @@
+//! State files on the disk: the base (primary: without it the log cannot be folded) and the checkpoints (derived: for
+//! a fast start). Both are written whole to a temporary name, synced, renamed and made durable with their folder; the
+//! two newest of each are kept.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::StorageError;
+use crate::file_system::{FileSystem, OpenMode};
+use crate::format::state_file::StateFile;
+
+/// Ending of a file that is being written; removed at the next start.
+const UNFINISHED: &str = "unfinished";
+/// Generations kept.
+const KEPT: usize = 2;
+/// A state file larger than this is refused instead of read into memory: 16 GiB, forty times the largest expected.
+const STATE_BYTES_MAX: u64 = 16 << 30;
+
+/// Writes a file so that it is there whole, or not at all.
+pub(crate) fn write_durably(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    let unfinished = path.with_extension(UNFINISHED);
+    if fs.exists(&unfinished).map_err(StorageError::io("look for", &unfinished))? {
+        fs.remove(&unfinished).map_err(StorageError::io("remove", &unfinished))?;
+    }
+    let file = fs.open(&unfinished, OpenMode::Create).map_err(StorageError::io("create", &unfinished))?;
+    file.write_all_at(bytes, 0).map_err(StorageError::io("write", &unfinished))?;
+    file.sync_all().map_err(StorageError::io("sync", &unfinished))?;
+    drop(file);
+    fs.rename(&unfinished, path).map_err(StorageError::io("rename to", path))?;
+    fs.sync_dir(dir).map_err(StorageError::io("sync folder", dir))
+}
+
+/// Reads a file into memory.
+pub(crate) fn read_whole(fs: &dyn FileSystem, path: &Path) -> Result<Vec<u8>, StorageError> {
+    let file = fs.open(path, OpenMode::Read).map_err(StorageError::io("open", path))?;
+    let len = file.len().map_err(StorageError::io("measure", path))?;
+    if len > STATE_BYTES_MAX {
+        return Err(StorageError::corrupt(
+            path,
+            0,
+            format!("{len} bytes, at most {STATE_BYTES_MAX} expected"),
+        ));
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", path))?;
+    Ok(bytes)
+}
+
+/// One folder of numbered state files.
+#[derive(Debug)]
+pub(crate) struct StateFolder {
+    dir: PathBuf,
+}
+
+impl StateFolder {
+    /// Opens or creates the folder; unfinished files of a run before are removed.
+    pub(crate) fn open(fs: &dyn FileSystem, dir: PathBuf) -> Result<Self, StorageError> {
+        fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
+        for name in fs.list(&dir).map_err(StorageError::io("list", &dir))? {
+            if name.ends_with(UNFINISHED) {
+                let path = dir.join(name);
+                fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+            }
+        }
+        Ok(Self { dir })
+    }
+
+    /// Numbers of the files there are, ascending.
+    pub(crate) fn numbers(&self, fs: &dyn FileSystem) -> Result<Vec<u64>, StorageError> {
+        let names = fs.list(&self.dir).map_err(StorageError::io("list", &self.dir))?;
+        let mut numbers: Vec<u64> = names.iter().filter_map(|n| n.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub(crate) fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:020}"))
+    }
+
+    /// Writes a file and removes those beyond the two newest.
+    pub(crate) fn write(&self, fs: &dyn FileSystem, number: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        write_durably(fs, &self.dir, &self.path(number), bytes)?;
+        let numbers = self.numbers(fs)?;
+        for old in numbers.iter().rev().filter(|n| **n <= number).skip(KEPT) {
+            let path = self.path(*old);
+            fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// The newest file that holds together and that `accept` takes, with how many were passed over.
+    pub(crate) fn newest<T>(
+        &self,
+        fs: &dyn FileSystem,
+        mut accept: impl FnMut(&StateFile<'_>) -> Result<Option<T>, StorageError>,
+    ) -> Result<(Option<T>, Vec<PathBuf>), StorageError> {
+        let mut damaged = Vec::new();
+        for number in self.numbers(fs)?.into_iter().rev() {
+            let path = self.path(number);
+            let bytes = read_whole(fs, &path)?;
+            match StateFile::parse(&bytes) {
+                Ok(file) => match accept(&file)? {
+                    Some(taken) => return Ok((Some(taken), damaged)),
+                    None => continue,
+                },
+                Err(crate::format::FormatError::Newer { what, got, newest }) => {
+                    return Err(StorageError::NewerVersion { what, got, newest });
+                }
+                Err(_) => damaged.push(path),
+            }
+        }
+        Ok((None, damaged))
+    }
+}

@@ -1,0 +1,75 @@
+//! What a store is opened with: sizes, acknowledgement level, policies. Validated by the broker's configuration; the
+//! layout rules (segment size against frame size) are checked again where the log is created.
+
+use std::path::PathBuf;
+
+pub use crate::format::record::AckLevel;
+
+/// Everything [`crate::Store::open`] needs to know.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The data folder; created when missing.
+    pub dir: PathBuf,
+    /// When an append may be answered: in the page cache, or on the disk.
+    pub ack: AckLevel,
+    /// Bytes of one log segment. Fixed when the data folder is created.
+    pub segment_bytes: u64,
+    /// Largest frame, in bytes; at most a quarter of a segment and at most 8 MiB. Fixed when the folder is created.
+    pub frame_bytes_max: u32,
+    /// How long a visible message is kept, in milliseconds since it became visible.
+    pub retention_ms: u64,
+    /// The newest bytes of the log that are read through the memory map; older ones are read with `pread`.
+    pub hot_bytes: u64,
+    /// Most half and delayed messages that may be open at once; beyond, new ones are refused.
+    pub open_messages_max: usize,
+    /// A checkpoint is written after this many bytes of log.
+    pub checkpoint_bytes: u64,
+    /// How long decisions stay answerable beyond the log, in milliseconds.
+    pub history_horizon_ms: u64,
+    /// At acknowledgement `memory`: longest time until what was appended is synced, in milliseconds.
+    pub flush_interval_ms: u64,
+    /// When an undecided transaction is asked about.
+    pub check: CheckPolicy,
+    /// The log's secret. `None` draws one at random when the folder is created; tests fix it to replay a seed.
+    pub nonce: Option<[u8; 16]>,
+}
+
+impl StoreOptions {
+    /// The defaults of the program for a data folder.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            ack: AckLevel::Durable,
+            segment_bytes: 128 << 20,
+            frame_bytes_max: 8 << 20,
+            retention_ms: 72 * 3_600_000,
+            hot_bytes: 1 << 30,
+            open_messages_max: 1_000_000,
+            checkpoint_bytes: 256 << 20,
+            history_horizon_ms: 7 * 24 * 3_600_000,
+            flush_interval_ms: 500,
+            check: CheckPolicy::default(),
+            nonce: None,
+        }
+    }
+}
+
+/// When an undecided transaction is asked about, and when asking ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckPolicy {
+    /// First ask, in milliseconds after the prepare.
+    pub timeout_ms: u64,
+    /// Between asks, in milliseconds.
+    pub interval_ms: u64,
+    /// Asks that count before the transaction is parked as IN_DOUBT.
+    pub check_max: u32,
+    /// Age at which it is parked even if fewer asks counted, in milliseconds.
+    pub max_age_ms: u64,
+}
+
+impl Default for CheckPolicy {
+    fn default() -> Self {
+        Self { timeout_ms: 6_000, interval_ms: 30_000, check_max: 15, max_age_ms: 24 * 3_600_000 }
+    }
+}

@@ -1,0 +1,307 @@
+//! What may be appended, decided under the append lock against everything appended before, durable or not. An
+//! operation that is admitted becomes a record and is applied at once; one that is refused leaves nothing behind.
+
+use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
+
+use super::ledger::{At, Facts, Ledger};
+use super::publish::Publisher;
+use super::topics::TopicConfig;
+use super::transactions::history::decision_of;
+use crate::batch::{
+    EndTransaction, MessageToAppend, Operation, OperationResult, RECORD_OVERHEAD_MAX, Refusal, Visibility,
+};
+use crate::format::history_row::{HistoryRow, group_hash};
+use crate::format::record::{
+    AskedCount, Asks, Decision as DecisionRecord, LogSeed, OffsetEntry, Offsets, ParkReason, Parked,
+    RECORD_HEADER_BYTES, RecordHead, RecordKind, Resumed, Tick,
+};
+use crate::log::Writer;
+
+/// About how many delayed messages one tick makes visible.
+const TICK_MESSAGES: usize = 4096;
+
+/// What admission came to.
+pub(crate) enum Admission {
+    /// Decided here.
+    Result(OperationResult),
+    /// END for a transaction that is neither open nor decided lately: the history files have to be asked, which is
+    /// done after the lock is released.
+    AskHistory,
+}
+
+/// The writer, and what is needed to make records.
+pub(crate) struct Sink<'a> {
+    pub(crate) writer: &'a mut Writer,
+    pub(crate) seed: LogSeed,
+    pub(crate) scratch: &'a mut Vec<u8>,
+}
+
+impl Sink<'_> {
+    /// Appends a record whose payload is in `scratch`.
+    fn push_scratch(&mut self, kind: RecordKind, flags: u16) -> At {
+        let head = RecordHead::new(self.seed, kind, flags, &[self.scratch]);
+        push(self.writer, &head, self.scratch)
+    }
+}
+
+fn push(writer: &mut Writer, head: &RecordHead, payload: &[u8]) -> At {
+    let position = writer.push(head, &[payload]);
+    let size = u32::try_from(RECORD_HEADER_BYTES + payload.len()).unwrap_or(u32::MAX);
+    At { position, size, time_ms: writer.frame_time().as_ms() }
+}
+
+/// Most bytes the operation adds to a frame.
+pub(crate) fn bytes_max(operation: &Operation) -> usize {
+    let strings = match operation {
+        Operation::Send(send) => send.0.payload.len(),
+        Operation::End(end) => end.reason.as_ref().map_or(0, String::len),
+        Operation::Asked(origins) => origins.len() * 12,
+        Operation::Offsets { group, entries } => {
+            group.as_str().len() + entries.iter().map(|(topic, ..)| topic.as_str().len() + 14).sum::<usize>()
+        }
+        Operation::PutTopic(config) => {
+            config.name.as_str().len()
+                + config.attributes.iter().map(|(k, v)| k.len() + v.len() + 4).sum::<usize>()
+        }
+        Operation::PutGroup(config) => {
+            config.name.as_str().len()
+                + config.attributes.iter().map(|(k, v)| k.len() + v.len() + 4).sum::<usize>()
+        }
+        Operation::DeleteTopic(name) => name.as_str().len(),
+        Operation::DeleteGroup(name) => name.as_str().len(),
+        Operation::Park { .. } | Operation::Resume { .. } | Operation::Tick(_) => 0,
+    };
+    strings + 2 * RECORD_OVERHEAD_MAX
+}
+
+impl Ledger {
+    /// Admits one operation. `arena` holds the encoded messages of its batch.
+    pub(crate) fn admit(
+        &mut self,
+        operation: &Operation,
+        arena: &[u8],
+        open_messages_max: usize,
+        sink: &mut Sink<'_>,
+        publisher: &mut dyn Publisher,
+    ) -> Admission {
+        sink.scratch.clear();
+        let result = match operation {
+            Operation::Send(send) => self.send(&send.0, arena, open_messages_max, sink, publisher),
+            Operation::End(end) => return self.end(end, sink, publisher),
+            Operation::Asked(origins) => self.record_asks(origins, sink),
+            Operation::Park { origin, reason } => self.park(*origin, *reason, sink),
+            Operation::Resume { origin } => self.resume(*origin, sink),
+            Operation::Tick(now) => self.admit_tick(now.as_ms(), sink, publisher),
+            Operation::Offsets { group, entries } => {
+                let entries = entries.iter().map(|(topic, queue, offset)| OffsetEntry {
+                    topic: topic.as_str(),
+                    queue: queue.0,
+                    offset: offset.0,
+                });
+                Offsets { group: group.as_str(), entries: entries.collect() }.encode(sink.scratch);
+                sink.push_scratch(RecordKind::Offsets, 0);
+                // memory already holds this, or something newer
+                OperationResult::Done
+            }
+            Operation::PutTopic(config) => self.admit_topic(config, sink, publisher),
+            Operation::DeleteTopic(name) => match self.topics.get(name) {
+                None => OperationResult::Refused(Refusal::NotFound),
+                Some(topic) if topic.open_messages() > 0 => {
+                    OperationResult::Refused(Refusal::TopicHasOpenMessages)
+                }
+                Some(topic) => {
+                    let config = topic.config();
+                    let mut record = config.to_record();
+                    record.deleted = true;
+                    record.encode(sink.scratch);
+                    let at = sink.push_scratch(RecordKind::Topic, record.flags());
+                    self.delete_topic(at.position, name, publisher);
+                    OperationResult::Done
+                }
+            },
+            Operation::PutGroup(config) => {
+                let record = config.to_record();
+                record.encode(sink.scratch);
+                sink.push_scratch(RecordKind::Group, record.flags());
+                self.put_group(config.clone());
+                OperationResult::Done
+            }
+            Operation::DeleteGroup(name) => {
+                let mut record = super::groups::GroupConfig::new(name.clone());
+                record.consume_enable = false;
+                let mut record = record.to_record();
+                record.deleted = true;
+                record.encode(sink.scratch);
+                sink.push_scratch(RecordKind::Group, record.flags());
+                self.delete_group(name);
+                OperationResult::Done
+            }
+        };
+        Admission::Result(result)
+    }
+
+    fn send(
+        &mut self,
+        message: &MessageToAppend,
+        arena: &[u8],
+        open_messages_max: usize,
+        sink: &mut Sink<'_>,
+        publisher: &mut dyn Publisher,
+    ) -> OperationResult {
+        if message.queue.is_deleted() {
+            return OperationResult::Refused(Refusal::TopicGone);
+        }
+        let visible_at_once = matches!(message.visibility, Visibility::Now);
+        if !visible_at_once && self.open_messages() >= open_messages_max {
+            return OperationResult::Refused(Refusal::TooManyOpen);
+        }
+        let payload = arena.get(message.payload.clone()).unwrap_or_default();
+        let at = push(sink.writer, &message.head, payload);
+        let position = PhysicalOffset(at.position);
+        let facts = Facts { queue: &message.queue, tag_hash: message.tag_hash };
+        match (&message.visibility, &message.half) {
+            (Visibility::Prepared { delay_ms }, Some(half)) => {
+                self.prepared(at, facts, half, *delay_ms);
+                OperationResult::Prepared { origin: position }
+            }
+            (Visibility::Due(due), _) => {
+                self.delayed(at, facts, due.as_ms());
+                OperationResult::Scheduled { position }
+            }
+            _ => {
+                let offset = self.visible(at, at.position, at.size, facts.queue, facts.tag_hash, publisher);
+                OperationResult::Stored { queue_offset: QueueOffset(offset), position }
+            }
+        }
+    }
+
+    fn end(&mut self, end: &EndTransaction, sink: &mut Sink<'_>, publisher: &mut dyn Publisher) -> Admission {
+        let origin = end.origin.0;
+        let Some(row) = self.open.get(origin) else {
+            return match self.history.as_ref().and_then(|h| h.find_recent(origin)) {
+                Some(row) => Admission::Result(repeated(&row, end)),
+                None => Admission::AskHistory,
+            };
+        };
+        let group = self.open.groups().name(row.group);
+        let refusal = if end.producer_group.as_ref().is_some_and(|g| Some(g) != group) {
+            Some(Refusal::WrongGroup)
+        } else if end.table_offset.is_some_and(|o| o != origin) {
+            Some(Refusal::WrongTableOffset)
+        } else if end.keys.is_some_and(|keys| !keys.contains(&row.key_hash)) {
+            Some(Refusal::WrongKey)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return Admission::Result(OperationResult::Refused(refusal));
+        }
+        let record = DecisionRecord {
+            origin,
+            outcome: end.outcome,
+            source: end.source,
+            count: 1,
+            decider: end.decider,
+            reason: end.reason.as_deref(),
+            offsets: None,
+        };
+        record.encode(sink.scratch);
+        let at = sink.push_scratch(RecordKind::Decision, record.flags());
+        Admission::Result(match self.decide(at, origin, end.outcome, end.source, publisher) {
+            Some(decision) => OperationResult::Decided(decision),
+            None => OperationResult::Refused(Refusal::Unknown),
+        })
+    }
+
+    fn record_asks(&mut self, origins: &[PhysicalOffset], sink: &mut Sink<'_>) -> OperationResult {
+        let counted =
+            |o: &PhysicalOffset| Some(AskedCount { origin: o.0, asks: self.open.get(o.0)?.asks + 1 });
+        let rows: Vec<AskedCount> = origins.iter().filter_map(counted).collect();
+        if rows.is_empty() {
+            return OperationResult::Done;
+        }
+        let record = Asks { rows };
+        record.encode(sink.scratch);
+        let at = sink.push_scratch(RecordKind::Asks, 0);
+        for row in &record.rows {
+            self.asked(at, row.origin, row.asks);
+        }
+        OperationResult::Done
+    }
+
+    fn park(&mut self, origin: PhysicalOffset, reason: ParkReason, sink: &mut Sink<'_>) -> OperationResult {
+        let Some(row) = self.open.get(origin.0).filter(|r| !r.in_doubt) else {
+            return OperationResult::Refused(Refusal::Unknown);
+        };
+        Parked { origin: origin.0, reason, asks: row.asks }.encode(sink.scratch);
+        sink.push_scratch(RecordKind::Parked, 0);
+        self.parked(origin.0);
+        OperationResult::Done
+    }
+
+    fn resume(&mut self, origin: PhysicalOffset, sink: &mut Sink<'_>) -> OperationResult {
+        if self.open.get(origin.0).is_none_or(|r| !r.in_doubt) {
+            return OperationResult::Refused(Refusal::Unknown);
+        }
+        Resumed { origin: origin.0 }.encode(sink.scratch);
+        let at = sink.push_scratch(RecordKind::Resumed, 0);
+        self.resumed(at, origin.0);
+        OperationResult::Done
+    }
+
+    fn admit_tick(
+        &mut self,
+        now_ms: u64,
+        sink: &mut Sink<'_>,
+        publisher: &mut dyn Publisher,
+    ) -> OperationResult {
+        let Some(due_ms) = self.due.tick_time(now_ms, TICK_MESSAGES) else {
+            return OperationResult::Ticked { messages: 0 };
+        };
+        Tick { due_ms }.encode(sink.scratch);
+        let at = sink.push_scratch(RecordKind::Tick, 0);
+        OperationResult::Ticked { messages: self.tick(at, due_ms, publisher) }
+    }
+
+    fn admit_topic(
+        &mut self,
+        config: &TopicConfig,
+        sink: &mut Sink<'_>,
+        publisher: &mut dyn Publisher,
+    ) -> OperationResult {
+        if let Some(topic) = self.topics.get(&config.name) {
+            let now = topic.config();
+            if *now == *config {
+                return OperationResult::Done;
+            }
+            let shrinks = config.read_queues < now.read_queues || config.write_queues < now.write_queues;
+            if shrinks && topic.open_messages() > 0 {
+                return OperationResult::Refused(Refusal::TopicHasOpenMessages);
+            }
+        }
+        let record = config.to_record();
+        record.encode(sink.scratch);
+        let at = sink.push_scratch(RecordKind::Topic, record.flags());
+        self.put_topic(at.position, config.clone(), publisher);
+        OperationResult::Done
+    }
+}
+
+/// The answer to an END for a transaction that was decided before.
+pub(crate) fn repeated(row: &HistoryRow, end: &EndTransaction) -> OperationResult {
+    if end.producer_group.as_ref().is_some_and(|g| group_hash(g) != row.group_hash) {
+        return OperationResult::Refused(Refusal::WrongGroup);
+    }
+    if end.table_offset.is_some_and(|o| o != row.origin) {
+        return OperationResult::Refused(Refusal::WrongTableOffset);
+    }
+    if end.keys.is_some_and(|keys| !keys.contains(&row.key_hash)) {
+        return OperationResult::Refused(Refusal::WrongKey);
+    }
+    let decision = decision_of(row);
+    if row.outcome == end.outcome {
+        OperationResult::AlreadyDecided(decision)
+    } else {
+        OperationResult::Conflict(decision)
+    }
+}

@@ -1,0 +1,418 @@
+//! The fold itself. [`Ledger::apply`] takes a record as it stands in the log; the append path calls the same functions
+//! below it with what it already knows of the record. The ledger knows no clock: time is the frame's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use foldhash::fast::RandomState;
+use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::message::properties;
+use mezzo_protocol::message::record::MessageView;
+use mezzo_protocol::message::tag::java_hash;
+
+use super::corrupt_log;
+use super::due::{DueMessages, DueRow};
+use super::groups::GroupConfig;
+use super::offsets::ConsumerOffsets;
+use super::publish::{Publication, Publisher};
+use super::segments::Segments;
+use super::topics::{Queue, QueueRegistry, Topic, TopicConfig};
+use super::transactions::history::{History, decision_of};
+use super::transactions::{OpenRow, Table};
+use crate::batch::{Decision, HalfFacts};
+use crate::error::StorageError;
+use crate::format::history_row::{HistoryRow, group_hash};
+use crate::format::queue_entry::QueueEntry;
+use crate::format::record::{
+    AckLevel, Asks, Carried, CarriedTiming, Decision as DecisionRecord, Group as GroupRecord, Jump,
+    MessagePayload, MessagePrefix, Offsets as OffsetsRecord, Outcome, Parked, RecordKind, Resumed, Source,
+    Start, Tick, Topic as TopicRecord,
+};
+use crate::options::CheckPolicy;
+
+/// A record's place and time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    /// Where its header stands.
+    pub(crate) position: u64,
+    /// Header and payload.
+    pub(crate) size: u32,
+    /// Leader time of its frame.
+    pub(crate) time_ms: u64,
+}
+
+/// What a message record says of its message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) queue: &'a Arc<Queue>,
+    pub(crate) tag_hash: i32,
+}
+
+/// Groups, shared with readers.
+pub(crate) type Groups = Arc<RwLock<BTreeMap<GroupName, Arc<GroupConfig>>>>;
+
+/// State folded from every record appended so far.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) topics: HashMap<TopicName, Arc<Topic>>,
+    pub(crate) registry: QueueRegistry,
+    pub(crate) groups: Groups,
+    pub(crate) offsets: Arc<ConsumerOffsets>,
+    pub(crate) open: Table,
+    /// Delay of delayed half messages, by origin.
+    pub(crate) delays: HashMap<u64, u64, RandomState>,
+    pub(crate) due: DueMessages,
+    pub(crate) segments: Segments,
+    pub(crate) history: Option<Arc<History>>,
+    /// Acknowledgement level that the last start of the log announced.
+    pub(crate) ack: AckLevel,
+}
+
+impl Ledger {
+    pub(crate) fn new(segment_bytes: u64, policy: CheckPolicy, history: Option<Arc<History>>) -> Self {
+        Self {
+            topics: HashMap::new(),
+            registry: QueueRegistry::default(),
+            groups: Groups::default(),
+            offsets: Arc::default(),
+            open: Table::new(policy),
+            delays: HashMap::default(),
+            due: DueMessages::default(),
+            segments: Segments::new(segment_bytes),
+            history,
+            ack: AckLevel::Durable,
+        }
+    }
+
+    /// Half and delayed messages that are not visible yet.
+    pub(crate) fn open_messages(&self) -> usize {
+        self.open.len() + self.due.len()
+    }
+
+    /// Folds in one record of the log.
+    pub(crate) fn apply(
+        &mut self,
+        at: At,
+        kind: RecordKind,
+        flags: u16,
+        payload: &[u8],
+        publisher: &mut dyn Publisher,
+    ) -> Result<(), StorageError> {
+        let bad = |source| StorageError::Format { position: at.position, source };
+        match kind {
+            RecordKind::Message | RecordKind::Prepared | RecordKind::Due => {
+                let message = MessagePayload::decode(kind, flags, payload).map_err(bad)?;
+                return self.apply_message(at, &message, publisher);
+            }
+            RecordKind::Decision => {
+                let d = DecisionRecord::decode(flags, payload).map_err(bad)?;
+                self.decide(at, d.origin, d.outcome, d.source, publisher);
+            }
+            RecordKind::Tick => {
+                self.tick(at, Tick::decode(flags, payload).map_err(bad)?.due_ms, publisher);
+            }
+            RecordKind::Asks => {
+                for row in Asks::decode(flags, payload).map_err(bad)?.rows {
+                    self.asked(at, row.origin, row.asks);
+                }
+            }
+            RecordKind::Parked => self.parked(Parked::decode(flags, payload).map_err(bad)?.origin),
+            RecordKind::Resumed => self.resumed(at, Resumed::decode(flags, payload).map_err(bad)?.origin),
+            RecordKind::Carried => self.carried(at, &Carried::decode(flags, payload).map_err(bad)?),
+            RecordKind::Offsets => {
+                let record = OffsetsRecord::decode(flags, payload).map_err(bad)?;
+                let invalid = |e| corrupt_log(at.position, e);
+                let group = GroupName::new(record.group).map_err(invalid)?;
+                for entry in &record.entries {
+                    let topic = TopicName::new(entry.topic).map_err(invalid)?;
+                    self.offsets.set(&group, &topic, QueueId(entry.queue), QueueOffset(entry.offset), false);
+                }
+            }
+            RecordKind::Topic => {
+                let record = TopicRecord::decode(flags, payload).map_err(bad)?;
+                let config = TopicConfig::from_record(&record, at.position)?;
+                if record.deleted {
+                    self.delete_topic(at.position, &config.name, publisher);
+                } else {
+                    self.put_topic(at.position, config, publisher);
+                }
+            }
+            RecordKind::Group => {
+                let record = GroupRecord::decode(flags, payload).map_err(bad)?;
+                let config = GroupConfig::from_record(&record, at.position)?;
+                if record.deleted {
+                    self.delete_group(&config.name);
+                } else {
+                    self.put_group(config);
+                }
+            }
+            RecordKind::Start => self.ack = Start::decode(flags, payload).map_err(bad)?.ack,
+            RecordKind::Layout => {}
+            RecordKind::Jump => {
+                self.jump(at.position, Jump::decode(flags, payload).map_err(bad)?.by, publisher);
+            }
+            RecordKind::Lease | RecordKind::Policy => {
+                // written by no version so far: leases and policies arrive with what uses them
+                return Err(StorageError::NewerVersion {
+                    what: "record kind",
+                    got: u32::from(kind.as_u8()),
+                    newest: u32::from(RecordKind::Resumed.as_u8()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_message(
+        &mut self,
+        at: At,
+        payload: &MessagePayload<'_>,
+        publisher: &mut dyn Publisher,
+    ) -> Result<(), StorageError> {
+        let view = MessageView::parse(payload.message).map_err(|e| corrupt_log(at.position, e))?;
+        let queue =
+            self.topics.get(view.topic()).and_then(|t| t.queue(view.queue_id())).ok_or_else(|| {
+                let queue = format!("{}/{}", view.topic(), view.queue_id().0);
+                corrupt_log(at.position, format!("message for unknown queue {queue}"))
+            })?;
+        let tag_hash = properties::find(view.properties(), properties::TAGS).map_or(0, java_hash);
+        let facts = Facts { queue: &queue, tag_hash };
+        match payload.prefix {
+            MessagePrefix::Prepared { joins: Some(_), .. } => {
+                return Err(StorageError::NewerVersion {
+                    what: "transactions of several messages",
+                    got: 2,
+                    newest: 1,
+                });
+            }
+            MessagePrefix::Prepared { joins: None, delay_ms } => {
+                let half = HalfFacts::of(view.properties()).map_err(|property| {
+                    corrupt_log(at.position, format!("half message without property {property}"))
+                })?;
+                self.prepared(at, facts, &half, delay_ms);
+            }
+            MessagePrefix::Due { due_ms } => self.delayed(at, facts, due_ms),
+            MessagePrefix::Visible => {
+                self.visible(at, at.position, at.size, facts.queue, facts.tag_hash, publisher);
+            }
+        }
+        Ok(())
+    }
+
+    /// A message takes its place in its queue, because of the record at `at`.
+    pub(crate) fn visible(
+        &mut self,
+        at: At,
+        location: u64,
+        size: u32,
+        queue: &Arc<Queue>,
+        tag_hash: i32,
+        publisher: &mut dyn Publisher,
+    ) -> u64 {
+        let offset = queue.take_next();
+        self.segments.visible(location, at.time_ms);
+        let entry = QueueEntry { position: location, size, tag_hash, visible_at_ms: at.time_ms };
+        publisher.publish(at.position, Publication::Entry { queue: Arc::clone(queue), offset, entry });
+        offset
+    }
+
+    /// A half message opens a transaction.
+    pub(crate) fn prepared(&mut self, at: At, facts: Facts<'_>, half: &HalfFacts, delay_ms: Option<u64>) {
+        self.segments.opened(at.position);
+        facts.queue.open_added();
+        if let Some(delay_ms) = delay_ms {
+            self.delays.insert(at.position, delay_ms);
+        }
+        let row = OpenRow {
+            origin: at.position,
+            location: at.position,
+            size: at.size,
+            queue: facts.queue.symbol(),
+            group: 0,
+            tag_hash: facts.tag_hash,
+            key_hash: half.key_hash,
+            prepared_at_ms: at.time_ms,
+            touched_at_ms: at.time_ms,
+            asks: 0,
+            immunity_ms: half.immunity_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX)),
+            in_doubt: false,
+            delayed: delay_ms.is_some(),
+        };
+        self.open.insert(row, &half.group);
+    }
+
+    /// A delayed message waits for its tick.
+    pub(crate) fn delayed(&mut self, at: At, facts: Facts<'_>, due_ms: u64) {
+        self.segments.opened(at.position);
+        facts.queue.open_added();
+        let row = DueRow {
+            location: at.position,
+            size: at.size,
+            queue: facts.queue.symbol(),
+            tag_hash: facts.tag_hash,
+        };
+        self.due.insert(due_ms, at.position, row);
+    }
+
+    /// The decision at `at` makes the half visible, or dead. `None` if the transaction is not open.
+    pub(crate) fn decide(
+        &mut self,
+        at: At,
+        origin: u64,
+        outcome: Outcome,
+        source: Source,
+        publisher: &mut dyn Publisher,
+    ) -> Option<Decision> {
+        let group_hash =
+            self.open.get(origin).and_then(|r| self.open.groups().name(r.group)).map(|g| group_hash(g))?;
+        let row = self.open.remove(origin)?;
+        let queue = self.registry.get(row.queue).cloned();
+        let mut first_queue_offset = None;
+        let delay_ms = if row.delayed { self.delays.remove(&origin) } else { None };
+        match (outcome, &queue, delay_ms) {
+            (Outcome::Committed, Some(queue), None) => {
+                self.close(row.location, queue);
+                first_queue_offset =
+                    Some(self.visible(at, row.location, row.size, queue, row.tag_hash, publisher));
+            }
+            (Outcome::Committed, Some(_), Some(delay_ms)) => {
+                // stays open until its tick
+                let due = DueRow {
+                    location: row.location,
+                    size: row.size,
+                    queue: row.queue,
+                    tag_hash: row.tag_hash,
+                };
+                self.due.insert(at.time_ms.saturating_add(delay_ms), row.location, due);
+            }
+            (_, Some(queue), _) => self.close(row.location, queue),
+            (_, None, _) => {}
+        }
+        let row = HistoryRow {
+            origin,
+            key_hash: row.key_hash,
+            decided_at_ms: at.time_ms,
+            first_queue_offset,
+            group_hash,
+            outcome,
+            source,
+            count: 1,
+        };
+        if let Some(history) = &self.history {
+            history.record(at.position, row);
+        }
+        Some(decision_of(&row))
+    }
+
+    fn close(&mut self, location: u64, queue: &Queue) {
+        self.segments.closed(location);
+        queue.open_removed();
+    }
+
+    /// Everything due at or before `due_ms` becomes visible.
+    pub(crate) fn tick(&mut self, at: At, due_ms: u64, publisher: &mut dyn Publisher) -> usize {
+        let due = self.due.take(due_ms);
+        let count = due.len();
+        for row in due.into_values() {
+            if let Some(queue) = self.registry.get(row.queue).cloned() {
+                self.close(row.location, &queue);
+                self.visible(at, row.location, row.size, &queue, row.tag_hash, publisher);
+            }
+        }
+        count
+    }
+
+    pub(crate) fn asked(&mut self, at: At, origin: u64, asks: u32) {
+        self.open.update(origin, |row| {
+            row.asks = asks;
+            row.touched_at_ms = at.time_ms;
+        });
+    }
+
+    pub(crate) fn parked(&mut self, origin: u64) {
+        self.open.update(origin, |row| row.in_doubt = true);
+        self.open.disarm(origin);
+    }
+
+    pub(crate) fn resumed(&mut self, at: At, origin: u64) {
+        self.open.update(origin, |row| {
+            row.in_doubt = false;
+            row.asks = 0;
+            row.touched_at_ms = at.time_ms;
+        });
+        self.open.reschedule(origin, at.time_ms);
+    }
+
+    fn carried(&mut self, at: At, carried: &Carried<'_>) {
+        let origin = carried.transaction_origin;
+        let due_ms = match carried.timing {
+            CarriedTiming::Due { due_ms } => due_ms,
+            _ => 0,
+        };
+        let row = self.open.get(origin).filter(|r| r.location == carried.old_location);
+        let queue = match row {
+            Some(row) => {
+                let queue = row.queue;
+                self.open.update(origin, |row| {
+                    row.location = at.position;
+                    row.size = at.size;
+                });
+                Some(queue)
+            }
+            None => self.due.take_one(due_ms, carried.old_location).map(|row| {
+                let moved = DueRow { location: at.position, size: at.size, ..row };
+                self.due.insert(due_ms, at.position, moved);
+                row.queue
+            }),
+        };
+        if queue.is_some() {
+            self.segments.closed(carried.old_location);
+            self.segments.opened(at.position);
+        }
+    }
+
+    pub(crate) fn put_topic(&mut self, position: u64, config: TopicConfig, publisher: &mut dyn Publisher) {
+        let topic = match self.topics.get(&config.name) {
+            Some(topic) => {
+                topic.set_config(config, &mut self.registry);
+                Arc::clone(topic)
+            }
+            None => {
+                let name = config.name.clone();
+                let topic = Arc::new(Topic::new(config, &mut self.registry));
+                self.topics.insert(name, Arc::clone(&topic));
+                topic
+            }
+        };
+        publisher.publish(position, Publication::Topic(topic));
+    }
+
+    pub(crate) fn delete_topic(&mut self, position: u64, name: &TopicName, publisher: &mut dyn Publisher) {
+        if let Some(topic) = self.topics.remove(name) {
+            topic.mark_deleted();
+            self.offsets.remove_topic(name);
+            publisher.publish(position, Publication::TopicDeleted(topic));
+        }
+    }
+
+    pub(crate) fn put_group(&mut self, config: GroupConfig) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(config.name.clone(), Arc::new(config));
+    }
+
+    pub(crate) fn delete_group(&mut self, name: &GroupName) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.offsets.remove_group(name.as_str());
+    }
+
+    /// Every queue's next offset rises by `by`.
+    pub(crate) fn jump(&mut self, position: u64, by: u64, publisher: &mut dyn Publisher) {
+        for topic in self.topics.values() {
+            for queue in topic.queues() {
+                let offset = queue.next().saturating_add(by);
+                queue.set_next(offset);
+                publisher.publish(position, Publication::Skip { queue, offset });
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What waits for the limit. Applying a record says what will be visible; it becomes visible when the limit (what is
+//! appended, or what is synced) passes the record that caused it, in log order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::topics::{Queue, Topic};
+use crate::format::queue_entry::QueueEntry;
+
+/// One visible effect of a record.
+#[derive(Debug)]
+pub(crate) enum Publication {
+    /// A message takes its place in its queue.
+    Entry { queue: Arc<Queue>, offset: u64, entry: QueueEntry },
+    /// A topic can be looked up.
+    Topic(Arc<Topic>),
+    /// A topic is gone.
+    TopicDeleted(Arc<Topic>),
+    /// No later entry of the queue has a lower offset.
+    Skip { queue: Arc<Queue>, offset: u64 },
+}
+
+/// Takes publications as records are applied.
+pub(crate) trait Publisher {
+    /// `position` is the record's; the effect may be seen once the limit is past it.
+    fn publish(&mut self, position: u64, publication: Publication);
+}
+
+/// For folds whose result nobody reads, such as that of the base.
+pub(crate) struct Unseen;
+
+impl Publisher for Unseen {
+    fn publish(&mut self, _position: u64, _publication: Publication) {}
+}
+
+/// Publications in log order.
+#[derive(Debug, Default)]
+pub(crate) struct Pending(pub(crate) VecDeque<(u64, Publication)>);
+
+impl Publisher for Pending {
+    fn publish(&mut self, position: u64, publication: Publication) {
+        self.0.push_back((position, publication));
+    }
+}

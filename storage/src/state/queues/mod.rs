@@ -1,0 +1,11 @@
+//! Consume queues: per queue an ordered list of 24-byte entries that point into the log. Full pages of 170 entries go
+//! to shared page files (`pages.rs`), because 50,000 queues must not be 50,000 files; the unfinished last page of each
+//! queue stays in memory (`queue_log.rs`). Everything here is derived from the log.
+
+mod pages;
+mod queue_log;
+
+pub(crate) use pages::PageId;
+pub use pages::{ENTRIES_PER_PAGE, PageStore};
+pub(crate) use queue_log::PageRef;
+pub use queue_log::{EntriesRead, QueueLog};

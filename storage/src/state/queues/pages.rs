@@ -1,0 +1,199 @@
+//! The shared page files under `queues/`. A page holds up to 170 entries of one queue:
+//!
+//! ```text
+//!  0     entries, 24 bytes each
+//!  4080  first queue offset u64
+//!  4088  entries in use u16, reserved u16
+//!  4092  crc u32 over bytes 0..4092, seeded with the queue's name, so that a page of another queue never passes
+//! ```
+//!
+//! Pages are written without sync; a checkpoint syncs them and records who owns which. A page given back is used again
+//! only after the next checkpoint, because the last one still names its old owner.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::error::StorageError;
+use crate::file_system::{File, FileSystem, OpenMode};
+use crate::format::queue_entry::{QUEUE_ENTRY_BYTES, QueueEntry};
+
+/// Bytes of a page.
+pub(super) const PAGE_BYTES: usize = 4096;
+/// Entries of a full page.
+pub const ENTRIES_PER_PAGE: usize = 170;
+/// Pages of one file: 16 MiB.
+const PAGES_PER_FILE: u32 = 4096;
+const ENTRIES_BYTES: usize = ENTRIES_PER_PAGE * QUEUE_ENTRY_BYTES;
+
+/// Number of a page across all page files.
+pub(crate) type PageId = u32;
+
+/// All page files of a data folder.
+pub struct PageStore {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    files: RwLock<Vec<PageFile>>,
+    allocation: Mutex<Allocation>,
+}
+
+struct PageFile {
+    path: PathBuf,
+    file: Arc<dyn File>,
+}
+
+#[derive(Default)]
+struct Allocation {
+    next: PageId,
+    free: Vec<PageId>,
+    /// Given back since the last checkpoint.
+    freed: Vec<PageId>,
+}
+
+impl std::fmt::Debug for PageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageStore").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl PageStore {
+    /// Opens the page files. `used` are the pages that the checkpoint names; all others are free.
+    pub(crate) fn open(fs: Arc<dyn FileSystem>, dir: PathBuf, used: &[PageId]) -> Result<Self, StorageError> {
+        fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
+        let next = used.iter().max().map_or(0, |p| p + 1);
+        let mut taken = vec![false; next as usize];
+        for page in used {
+            if let Some(slot) = taken.get_mut(*page as usize) {
+                *slot = true;
+            }
+        }
+        let free = (0..next).filter(|p| taken.get(*p as usize) == Some(&false)).collect();
+        let store = Self {
+            fs,
+            dir,
+            files: RwLock::default(),
+            allocation: Mutex::new(Allocation { next, free, freed: Vec::new() }),
+        };
+        store.ensure_files(next)?;
+        Ok(store)
+    }
+
+    /// Opens or creates files so that `pages` pages have a place.
+    fn ensure_files(&self, pages: PageId) -> Result<(), StorageError> {
+        let wanted = pages.div_ceil(PAGES_PER_FILE) as usize;
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        while files.len() < wanted {
+            let path = self.dir.join(format!("pages-{}", files.len()));
+            let file = self.fs.open(&path, OpenMode::Create).map_err(StorageError::io("open", &path))?;
+            files.push(PageFile { path, file });
+        }
+        Ok(())
+    }
+
+    /// Creates the file that the next pages will need, so that the append path seldom has to.
+    pub(crate) fn prepare(&self) -> Result<(), StorageError> {
+        let next = self.allocation.lock().unwrap_or_else(PoisonError::into_inner).next;
+        self.ensure_files(next.saturating_add(PAGES_PER_FILE / 2))
+    }
+
+    /// Writes a page and says where.
+    pub(crate) fn write(
+        &self,
+        seed: u32,
+        first: u64,
+        entries: &[QueueEntry],
+    ) -> Result<PageId, StorageError> {
+        let page = {
+            let mut allocation = self.allocation.lock().unwrap_or_else(PoisonError::into_inner);
+            allocation.free.pop().unwrap_or_else(|| {
+                allocation.next += 1;
+                allocation.next - 1
+            })
+        };
+        self.ensure_files(page + 1)?;
+        let mut bytes = Vec::with_capacity(PAGE_BYTES);
+        for entry in entries.iter().take(ENTRIES_PER_PAGE) {
+            bytes.extend_from_slice(&entry.to_bytes());
+        }
+        bytes.resize(ENTRIES_BYTES, 0);
+        bytes.extend_from_slice(&first.to_le_bytes());
+        bytes.extend_from_slice(&u16::try_from(entries.len()).unwrap_or(0).to_le_bytes());
+        bytes.extend_from_slice(&[0; 2]);
+        let crc = page_crc(seed, &bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        let (file, path, at) = self.place(page)?;
+        file.write_all_at(&bytes, at).map_err(StorageError::io("write", &path))?;
+        Ok(page)
+    }
+
+    /// Reads a page back; it must be the page of this queue that starts at `first`.
+    pub(crate) fn read(&self, seed: u32, page: PageId, first: u64) -> Result<Vec<QueueEntry>, StorageError> {
+        let (file, path, at) = self.place(page)?;
+        let mut bytes = [0u8; PAGE_BYTES];
+        file.read_exact_at(&mut bytes, at).map_err(StorageError::io("read", &path))?;
+        let (content, crc) = bytes.split_at(PAGE_BYTES - 4);
+        let corrupt = |reason: &str| StorageError::Corrupt {
+            file: path.clone(),
+            offset: at,
+            reason: format!(
+                "consume queue page: {reason}; delete the folders queues and checkpoint to rebuild it"
+            ),
+        };
+        if crc != page_crc(seed, content).to_le_bytes() {
+            return Err(corrupt("checksum differs"));
+        }
+        let (entries, tail) = content.split_at(ENTRIES_BYTES);
+        let (stored_first, rest) = tail.split_at(8);
+        if stored_first != first.to_le_bytes() {
+            return Err(corrupt("belongs to another place in its queue"));
+        }
+        let count = rest.first_chunk::<2>().map_or(0, |c| u16::from_le_bytes(*c)) as usize;
+        let entries = entries.chunks_exact(QUEUE_ENTRY_BYTES).take(count).map(QueueEntry::decode);
+        entries.collect::<Result<_, _>>().map_err(|e| corrupt(&e.to_string()))
+    }
+
+    /// Gives pages back; they are used again after the next checkpoint.
+    pub(crate) fn free(&self, pages: impl IntoIterator<Item = PageId>) {
+        self.allocation.lock().unwrap_or_else(PoisonError::into_inner).freed.extend(pages);
+    }
+
+    /// Takes the pages given back so far; hand them to [`PageStore::reuse`] when a checkpoint no longer names them.
+    pub(crate) fn take_freed(&self) -> Vec<PageId> {
+        std::mem::take(&mut self.allocation.lock().unwrap_or_else(PoisonError::into_inner).freed)
+    }
+
+    /// These pages may be written again.
+    pub(crate) fn reuse(&self, pages: Vec<PageId>) {
+        self.allocation.lock().unwrap_or_else(PoisonError::into_inner).free.extend(pages);
+    }
+
+    /// Makes everything written durable.
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        let files: Vec<(PathBuf, Arc<dyn File>)> = {
+            let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+            files.iter().map(|f| (f.path.clone(), Arc::clone(&f.file))).collect()
+        };
+        for (path, file) in files {
+            file.sync_data().map_err(StorageError::io("sync", &path))?;
+        }
+        self.fs.sync_dir(&self.dir).map_err(StorageError::io("sync folder", &self.dir))
+    }
+
+    fn place(&self, page: PageId) -> Result<(Arc<dyn File>, PathBuf, u64), StorageError> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let at = u64::from(page % PAGES_PER_FILE) * PAGE_BYTES as u64;
+        files
+            .get((page / PAGES_PER_FILE) as usize)
+            .map(|f| (Arc::clone(&f.file), f.path.clone(), at))
+            .ok_or_else(|| StorageError::Corrupt {
+                file: self.dir.clone(),
+                offset: at,
+                reason: format!("no file holds consume queue page {page}"),
+            })
+    }
+}
+
+fn page_crc(seed: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+    hasher.update(bytes);
+    hasher.finalize()
+}

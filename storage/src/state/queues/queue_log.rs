@@ -1,0 +1,247 @@
+//! The published entries of one queue: references to full pages, and the last, unfinished page in memory.
+//!
+//! Offsets may have gaps (after an unclean stop at acknowledgement `memory`), so each page carries its first offset.
+
+use std::collections::VecDeque;
+
+use mezzo_protocol::ids::{QueueId, TopicName};
+
+use super::pages::{ENTRIES_PER_PAGE, PageId, PageStore};
+use crate::error::StorageError;
+use crate::format::queue_entry::QueueEntry;
+
+/// A full page of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageRef {
+    pub(crate) first: u64,
+    pub(crate) count: u16,
+    pub(crate) page: PageId,
+    /// visible_at of its first entry, so that a search by time reads one page.
+    pub(crate) visible_at_ms: u64,
+}
+
+impl PageRef {
+    fn end(&self) -> u64 {
+        self.first + u64::from(self.count)
+    }
+}
+
+/// What a read of entries brings.
+#[derive(Debug, Default)]
+pub struct EntriesRead {
+    /// Offset and entry, ascending.
+    pub entries: Vec<(u64, QueueEntry)>,
+    /// Where the next read goes on: everything before was returned or passed over.
+    pub next_offset: u64,
+}
+
+/// One queue's published entries.
+#[derive(Debug)]
+pub struct QueueLog {
+    seed: u32,
+    pages: VecDeque<PageRef>,
+    tail_first: u64,
+    tail: Vec<QueueEntry>,
+    min: u64,
+}
+
+impl QueueLog {
+    pub(crate) fn new(topic: &TopicName, id: QueueId) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(topic.as_str().as_bytes());
+        hasher.update(&id.0.to_le_bytes());
+        Self { seed: hasher.finalize(), pages: VecDeque::new(), tail_first: 0, tail: Vec::new(), min: 0 }
+    }
+
+    /// Puts back what a checkpoint recorded.
+    pub(crate) fn restore(&mut self, min: u64, pages: Vec<PageRef>, tail_first: u64, tail: Vec<QueueEntry>) {
+        self.min = min;
+        self.pages = pages.into();
+        self.tail_first = tail_first;
+        self.tail = tail;
+    }
+
+    /// What a checkpoint records: first readable offset, full pages, the unfinished page.
+    pub(crate) fn parts(&self) -> (u64, &VecDeque<PageRef>, u64, &[QueueEntry]) {
+        (self.min, &self.pages, self.tail_first, &self.tail)
+    }
+
+    pub(crate) fn min_offset(&self) -> u64 {
+        self.min
+    }
+
+    pub(crate) fn max_offset(&self) -> u64 {
+        self.tail_first + self.tail.len() as u64
+    }
+
+    /// Adds an entry. `offset` is at least [`QueueLog::max_offset`]; a higher one leaves a gap.
+    pub(crate) fn put(
+        &mut self,
+        store: &PageStore,
+        offset: u64,
+        entry: QueueEntry,
+    ) -> Result<(), StorageError> {
+        if self.tail.is_empty() {
+            self.move_start(offset);
+        } else if self.tail.len() == ENTRIES_PER_PAGE || offset != self.max_offset() {
+            self.finish_page(store)?;
+            self.move_start(offset);
+        }
+        self.tail.push(entry);
+        Ok(())
+    }
+
+    /// The next entry will not have a lower offset than this.
+    pub(crate) fn skip_to(&mut self, store: &PageStore, offset: u64) -> Result<(), StorageError> {
+        if offset > self.max_offset() {
+            self.finish_page(store)?;
+            self.move_start(offset);
+        }
+        Ok(())
+    }
+
+    fn move_start(&mut self, offset: u64) {
+        if self.pages.is_empty() && self.tail.is_empty() {
+            self.min = offset;
+        }
+        self.tail_first = offset;
+    }
+
+    fn finish_page(&mut self, store: &PageStore) -> Result<(), StorageError> {
+        let Some(first_entry) = self.tail.first() else { return Ok(()) };
+        let page = store.write(self.seed, self.tail_first, &self.tail)?;
+        self.pages.push_back(PageRef {
+            first: self.tail_first,
+            count: u16::try_from(self.tail.len()).unwrap_or(0),
+            page,
+            visible_at_ms: first_entry.visible_at_ms,
+        });
+        self.tail_first = self.max_offset();
+        self.tail.clear();
+        Ok(())
+    }
+
+    /// What a read from `from` on needs, so that it can go on without the queue's lock; passes over at most
+    /// `scan_max` entries.
+    pub(crate) fn plan(&self, from: u64, scan_max: usize) -> ReadPlan {
+        let from = from.max(self.min);
+        let index = self.pages.partition_point(|p| p.end() <= from);
+        let most = scan_max / ENTRIES_PER_PAGE + 2;
+        let pages: Vec<PageRef> = self.pages.iter().skip(index).take(most).copied().collect();
+        let skip = usize::try_from(from.saturating_sub(self.tail_first)).unwrap_or(usize::MAX);
+        let reaches_tail = index + pages.len() == self.pages.len();
+        let tail = reaches_tail.then(|| {
+            let first = self.tail_first + skip.min(self.tail.len()) as u64;
+            (first, self.tail.iter().skip(skip).copied().collect())
+        });
+        ReadPlan { seed: self.seed, from, pages, tail }
+    }
+
+    /// First offset whose entry became visible at or after `at_ms`; the end when none did.
+    pub(crate) fn search_by_time(&self, store: &PageStore, at_ms: u64) -> Result<u64, StorageError> {
+        let tail_has_it = self.tail.first().is_some_and(|e| e.visible_at_ms < at_ms) || self.pages.is_empty();
+        if !tail_has_it {
+            // the page before the first one that starts at or after the time may hold it
+            let after = self.pages.partition_point(|p| p.visible_at_ms < at_ms);
+            let Some(page) = after.checked_sub(1).and_then(|i| self.pages.get(i)) else {
+                return Ok(self.min);
+            };
+            let entries = store.read(self.seed, page.page, page.first)?;
+            let within = entries.partition_point(|e| e.visible_at_ms < at_ms);
+            if within < entries.len() {
+                return Ok((page.first + within as u64).max(self.min));
+            }
+            return Ok(self.pages.get(after).map_or(self.tail_first, |p| p.first).max(self.min));
+        }
+        let within = self.tail.partition_point(|e| e.visible_at_ms < at_ms);
+        Ok((self.tail_first + within as u64).max(self.min))
+    }
+
+    /// The log now begins at `first_position`: entries before the first live one are dropped.
+    pub(crate) fn drop_before(&mut self, store: &PageStore, first_position: u64) -> Result<(), StorageError> {
+        let mut freed = Vec::new();
+        while let Some(page) = self.pages.front() {
+            let entries = store.read(self.seed, page.page, page.first)?;
+            let dead = entries.iter().take_while(|e| e.position < first_position).count();
+            if dead < entries.len() {
+                self.min = self.min.max(page.first + dead as u64);
+                store.free(freed);
+                return Ok(());
+            }
+            self.min = page.end();
+            freed.push(page.page);
+            self.pages.pop_front();
+        }
+        store.free(freed);
+        let dead = self.tail.iter().take_while(|e| e.position < first_position).count();
+        self.min = self.min.max(self.tail_first + dead as u64);
+        Ok(())
+    }
+
+    /// Gives every page back; the topic was deleted.
+    pub(crate) fn clear(&mut self, store: &PageStore) {
+        store.free(self.pages.drain(..).map(|p| p.page));
+        self.tail_first = self.max_offset();
+        self.tail.clear();
+        self.min = self.tail_first;
+    }
+}
+
+/// Pages and tail that one read goes through.
+#[derive(Debug)]
+pub(crate) struct ReadPlan {
+    seed: u32,
+    from: u64,
+    pages: Vec<PageRef>,
+    tail: Option<(u64, Vec<QueueEntry>)>,
+}
+
+impl ReadPlan {
+    /// Up to `count` entries that `keep` wants.
+    pub(crate) fn run(
+        self,
+        store: &PageStore,
+        count: usize,
+        scan_max: usize,
+        keep: &mut dyn FnMut(&QueueEntry) -> bool,
+    ) -> Result<EntriesRead, StorageError> {
+        let mut read = EntriesRead { entries: Vec::new(), next_offset: self.from };
+        let mut scanned = 0;
+        for page in &self.pages {
+            let entries = store.read(self.seed, page.page, page.first)?;
+            if !take(&mut read, page.first, &entries, count, scan_max, &mut scanned, keep) {
+                return Ok(read);
+            }
+        }
+        if let Some((first, tail)) = &self.tail {
+            take(&mut read, *first, tail, count, scan_max, &mut scanned, keep);
+        }
+        Ok(read)
+    }
+}
+
+/// Appends what is wanted of one page; false when the read is complete.
+fn take(
+    read: &mut EntriesRead,
+    first: u64,
+    entries: &[QueueEntry],
+    count: usize,
+    scan_max: usize,
+    scanned: &mut usize,
+    keep: &mut dyn FnMut(&QueueEntry) -> bool,
+) -> bool {
+    // a gap before this page holds nothing
+    read.next_offset = read.next_offset.max(first);
+    let skip = usize::try_from(read.next_offset - first).unwrap_or(usize::MAX);
+    for entry in entries.iter().skip(skip) {
+        if read.entries.len() >= count || *scanned >= scan_max {
+            return false;
+        }
+        *scanned += 1;
+        if keep(entry) {
+            read.entries.push((read.next_offset, *entry));
+        }
+        read.next_offset += 1;
+    }
+    true
+}

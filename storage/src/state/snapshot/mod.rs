@@ -1,0 +1,198 @@
+//! The ledger as sections of a state file, and back. Base and checkpoint share everything but the consume queues'
+//! pages, the segment summaries and the decisions of unclosed segments, which only a checkpoint holds.
+
+mod names;
+mod queues;
+mod rows;
+
+use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
+
+use super::groups::GroupConfig;
+use super::ledger::Ledger;
+use super::publish::Unseen;
+use super::queues::PageId;
+use super::segments::SegmentSummary;
+use super::topics::TopicConfig;
+use crate::error::StorageError;
+use crate::format::FormatError;
+use crate::format::cursor::Cursor;
+use crate::format::history_row::{HISTORY_ROW_BYTES, HistoryRow};
+use crate::format::record::{Group, OffsetEntry, Offsets, Start, Topic};
+use crate::format::state_file::{SectionKind, StateFile, StateFileBuilder, StateHeader};
+
+/// What a state file could not be restored from.
+fn invalid(what: &'static str, reason: impl std::fmt::Display) -> StorageError {
+    super::corrupt_log(0, format!("state file, {what}: {reason}"))
+}
+
+fn format_error(what: &'static str) -> impl Fn(FormatError) -> StorageError {
+    move |e| invalid(what, e)
+}
+
+/// Writes the sections that base and checkpoint share.
+pub(crate) fn base_sections(ledger: &Ledger, file: &mut StateFileBuilder) {
+    file.section(SectionKind::Topics, |out| {
+        for topic in ledger.topics.values() {
+            topic.config().to_record().encode(out);
+            let queues = topic.queues();
+            out.extend_from_slice(&(queues.len() as u32).to_le_bytes());
+            for queue in queues {
+                out.extend_from_slice(&queue.next().to_le_bytes());
+            }
+        }
+    });
+    file.section(SectionKind::Groups, |out| {
+        let groups = ledger.groups.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for group in groups.values() {
+            group.to_record().encode(out);
+        }
+    });
+    file.section(SectionKind::Offsets, |out| {
+        for (group, offsets) in ledger.offsets.all() {
+            let start = out.len();
+            out.extend_from_slice(&[0; 4]);
+            let entries = offsets.iter().map(|((topic, queue), offset)| OffsetEntry {
+                topic: topic.as_str(),
+                queue: queue.0,
+                offset: offset.0,
+            });
+            Offsets { group: group.as_str(), entries: entries.collect() }.encode(out);
+            let length = (out.len() - start - 4) as u32;
+            if let Some(place) = out.get_mut(start..start + 4) {
+                place.copy_from_slice(&length.to_le_bytes());
+            }
+        }
+    });
+    file.section(SectionKind::OpenTransactions, |out| rows::encode_open(ledger, out));
+    file.section(SectionKind::DueMessages, |out| rows::encode_due(ledger, out));
+    file.section(SectionKind::Start, |out| {
+        Start { ack: ledger.ack, clean: false, version: env!("CARGO_PKG_VERSION") }.encode(out);
+    });
+}
+
+/// The whole base file.
+pub(crate) fn base_file(ledger: &Ledger, header: StateHeader) -> Vec<u8> {
+    let mut file = StateFileBuilder::new(header);
+    base_sections(ledger, &mut file);
+    file.finish()
+}
+
+/// The whole checkpoint file. Published and appended state must be the same when this is called.
+pub(crate) fn checkpoint_file(ledger: &Ledger, header: StateHeader) -> Vec<u8> {
+    let mut file = StateFileBuilder::new(header);
+    base_sections(ledger, &mut file);
+    file.section(SectionKind::QueuePages, |out| queues::encode(ledger, out));
+    file.section(SectionKind::Segments, |out| {
+        for (number, summary) in ledger.segments.iter() {
+            for field in [number, summary.open, summary.newest_visible_ms] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+    });
+    file.section(SectionKind::Decisions, |out| {
+        for (segment, row) in ledger.history.iter().flat_map(|h| h.recent_rows()) {
+            out.extend_from_slice(&segment.to_le_bytes());
+            out.extend_from_slice(&row.to_bytes());
+        }
+    });
+    file.finish()
+}
+
+/// Restores what base and checkpoint share into an empty ledger.
+pub(crate) fn restore_base(ledger: &mut Ledger, file: &StateFile<'_>) -> Result<(), StorageError> {
+    restore_topics(ledger, file.section(SectionKind::Topics))?;
+    restore_groups(ledger, file.section(SectionKind::Groups))?;
+    restore_offsets(ledger, file.section(SectionKind::Offsets))?;
+    rows::restore_open(ledger, file.section(SectionKind::OpenTransactions))?;
+    rows::restore_due(ledger, file.section(SectionKind::DueMessages))?;
+    let start = file.section(SectionKind::Start);
+    if !start.is_empty() {
+        ledger.ack = Start::decode(0, start).map_err(format_error("start"))?.ack;
+    }
+    // leases and policies are written by no version so far
+    for kind in [SectionKind::Leases, SectionKind::Policies] {
+        if !file.section(kind).is_empty() {
+            return Err(StorageError::NewerVersion { what: "state section", got: kind as u32, newest: 5 });
+        }
+    }
+    Ok(())
+}
+
+/// Restores the rest of a checkpoint; returns the consume queue pages that are in use.
+pub(crate) fn restore_checkpoint(
+    ledger: &mut Ledger,
+    file: &StateFile<'_>,
+) -> Result<Vec<PageId>, StorageError> {
+    restore_base(ledger, file)?;
+    let bad = format_error("segments");
+    let mut cursor = Cursor::new("segments", file.section(SectionKind::Segments));
+    while !cursor.is_empty() {
+        let number = cursor.u64().map_err(&bad)?;
+        let open = cursor.u64().map_err(&bad)?;
+        let newest_visible_ms = cursor.u64().map_err(&bad)?;
+        ledger.segments.set(number, SegmentSummary { open, newest_visible_ms });
+    }
+    let bad = format_error("decisions");
+    let mut cursor = Cursor::new("decisions", file.section(SectionKind::Decisions));
+    while !cursor.is_empty() {
+        let segment = cursor.u64().map_err(&bad)?;
+        let row = HistoryRow::decode(cursor.take(HISTORY_ROW_BYTES).map_err(&bad)?).map_err(&bad)?;
+        if let Some(history) = &ledger.history {
+            history.record(segment, row);
+        }
+    }
+    queues::restore(ledger, file.section(SectionKind::QueuePages))
+}
+
+fn restore_topics(ledger: &mut Ledger, mut bytes: &[u8]) -> Result<(), StorageError> {
+    let bad = format_error("topics");
+    while !bytes.is_empty() {
+        let (record, rest) = Topic::decode_prefix(0, bytes).map_err(&bad)?;
+        let config = TopicConfig::from_record(&record, 0)?;
+        let name = config.name.clone();
+        ledger.put_topic(0, config, &mut Unseen);
+        let mut cursor = Cursor::new("topics", rest);
+        let count = cursor.u32().map_err(&bad)?;
+        let Some(topic) = ledger.topics.get(&name).cloned() else { continue };
+        if count > TopicConfig::QUEUES_MAX {
+            return Err(invalid("topics", format!("{name} with {count} queues")));
+        }
+        // a topic that was shrunk keeps the queues it had
+        topic.grow_to(count, &mut ledger.registry);
+        for id in 0..count {
+            let next = cursor.u64().map_err(&bad)?;
+            if let Some(queue) = topic.queue(QueueId(id)) {
+                queue.set_next(next);
+                let mut log = queue.log();
+                log.restore(next, Vec::new(), next, Vec::new());
+                queue.publish_ends(&log);
+            }
+        }
+        bytes = cursor.rest();
+    }
+    Ok(())
+}
+
+fn restore_groups(ledger: &mut Ledger, mut bytes: &[u8]) -> Result<(), StorageError> {
+    while !bytes.is_empty() {
+        let (record, rest) = Group::decode_prefix(0, bytes).map_err(format_error("groups"))?;
+        ledger.put_group(GroupConfig::from_record(&record, 0)?);
+        bytes = rest;
+    }
+    Ok(())
+}
+
+fn restore_offsets(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), StorageError> {
+    let bad = format_error("offsets");
+    let mut cursor = Cursor::new("offsets", bytes);
+    while !cursor.is_empty() {
+        let length = cursor.u32().map_err(&bad)? as usize;
+        let record = Offsets::decode(0, cursor.take(length).map_err(&bad)?).map_err(&bad)?;
+        let group = GroupName::new(record.group).map_err(|e| invalid("offsets", e))?;
+        for entry in &record.entries {
+            let topic = TopicName::new(entry.topic).map_err(|e| invalid("offsets", e))?;
+            ledger.offsets.set(&group, &topic, QueueId(entry.queue), QueueOffset(entry.offset), false);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! What was decided. Decisions of segments that are still being written are in memory; when a segment is closed its
+//! decisions go to one sorted file of 40-byte rows, so that a million decisions cost no memory. The files outlive the
+//! log, until the horizon.
+//!
+//! A file holds the decisions that *stand* in its segment. A transaction prepared at `origin` can only have been decided
+//! after it, so a look-up asks the files from that of the origin's own segment on, oldest first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use foldhash::fast::RandomState;
+use mezzo_protocol::ids::QueueOffset;
+use mezzo_protocol::time::Timestamp;
+
+use crate::batch::Decision;
+use crate::error::StorageError;
+use crate::file_system::{FileSystem, OpenMode};
+use crate::format::history_row::{HISTORY_ROW_BYTES, HistoryFile, HistoryRow, encode_history};
+
+type Rows = HashMap<u64, HistoryRow, RandomState>;
+
+/// All remembered decisions.
+pub(crate) struct History {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    /// By segment number: decisions not yet in a file. Written under the append lock.
+    recent: RwLock<BTreeMap<u64, Rows>>,
+    /// By segment number.
+    files: Mutex<BTreeMap<u64, ClosedSegment>>,
+    /// One past the newest segment that has a file: spares the hot path a lock.
+    newest_closed: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ClosedSegment {
+    rows: u64,
+    min_origin: u64,
+    max_origin: u64,
+    newest_ms: u64,
+}
+
+impl std::fmt::Debug for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("History").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// A row as the rest of the store understands it.
+pub(crate) fn decision_of(row: &HistoryRow) -> Decision {
+    Decision {
+        outcome: row.outcome,
+        source: row.source,
+        decided_at: Timestamp::from_ms(row.decided_at_ms),
+        queue_offset: row.first_queue_offset.map(QueueOffset),
+    }
+}
+
+impl History {
+    /// Opens the folder; files that do not hold together are removed, since they are derived.
+    pub(crate) fn open(
+        fs: Arc<dyn FileSystem>,
+        dir: PathBuf,
+        segment_bytes: u64,
+    ) -> Result<Self, StorageError> {
+        fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
+        let history = Self {
+            fs,
+            dir,
+            segment_bytes: segment_bytes.max(1),
+            recent: RwLock::default(),
+            files: Mutex::default(),
+            newest_closed: AtomicU64::new(0),
+        };
+        let names = history.fs.list(&history.dir).map_err(StorageError::io("list", &history.dir))?;
+        for name in names {
+            let path = history.dir.join(&name);
+            let Ok(number) = name.parse::<u64>() else {
+                // an unfinished file of a run before
+                history.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+                continue;
+            };
+            match history.check_file(number)? {
+                Some(closed) => {
+                    history.closed(number, closed);
+                }
+                None => {
+                    tracing::warn!(file = %path.display(), "damaged history file removed; it is rebuilt while the log still holds its segment");
+                    history.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+                }
+            }
+        }
+        Ok(history)
+    }
+
+    fn closed(&self, number: u64, closed: ClosedSegment) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(number, closed);
+        self.newest_closed.fetch_max(number + 1, Ordering::AcqRel);
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:020}"))
+    }
+
+    /// Reads a whole file; `None` if it does not hold together.
+    fn check_file(&self, number: u64) -> Result<Option<ClosedSegment>, StorageError> {
+        let bytes = crate::base::read_whole(&*self.fs, &self.path(number))?;
+        let Ok(file) = HistoryFile::parse(&bytes) else { return Ok(None) };
+        let mut closed = ClosedSegment { rows: 0, min_origin: u64::MAX, max_origin: 0, newest_ms: 0 };
+        for row in file.iter() {
+            let Ok(row) = row else { return Ok(None) };
+            closed.rows += 1;
+            closed.min_origin = closed.min_origin.min(row.origin);
+            closed.max_origin = closed.max_origin.max(row.origin);
+            closed.newest_ms = closed.newest_ms.max(row.decided_at_ms);
+        }
+        Ok(Some(closed))
+    }
+
+    /// Remembers a decision whose record stands at `position`.
+    pub(crate) fn record(&self, position: u64, row: HistoryRow) {
+        if self.is_closed(position) {
+            // recovery folds a segment whose decisions are in a file already
+            return;
+        }
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.entry(position / self.segment_bytes).or_default().insert(row.origin, row);
+    }
+
+    fn is_closed(&self, position: u64) -> bool {
+        let number = position / self.segment_bytes;
+        if self.newest_closed.load(Ordering::Acquire) <= number {
+            return false;
+        }
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&number)
+    }
+
+    /// Forgets what is in memory, because a checkpoint that named it turned out to be unusable.
+    pub(crate) fn forget_recent(&self) {
+        self.recent.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Looks among the decisions that are in memory.
+    pub(crate) fn find_recent(&self, origin: u64) -> Option<HistoryRow> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.range(origin / self.segment_bytes..).find_map(|(_, rows)| rows.get(&origin).copied())
+    }
+
+    /// Looks everywhere; reads files.
+    pub(crate) fn find(&self, origin: u64) -> Result<Option<HistoryRow>, StorageError> {
+        let candidates: Vec<(u64, ClosedSegment)> = {
+            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            let from = origin / self.segment_bytes;
+            files.range(from..).map(|(n, c)| (*n, *c)).collect()
+        };
+        for (number, closed) in candidates {
+            if (closed.min_origin..=closed.max_origin).contains(&origin)
+                && let Some(row) = self.search_file(number, closed.rows, origin)?
+            {
+                return Ok(Some(row));
+            }
+        }
+        // last, because a segment may have moved from memory to a file meanwhile, never the other way
+        Ok(self.find_recent(origin))
+    }
+
+    fn search_file(&self, number: u64, rows: u64, origin: u64) -> Result<Option<HistoryRow>, StorageError> {
+        let path = self.path(number);
+        let io = |e| StorageError::Io { path: path.clone(), op: "read", source: e };
+        let file = self.fs.open(&path, OpenMode::Read).map_err(io)?;
+        let (mut low, mut high) = (0, rows);
+        let mut bytes = [0u8; HISTORY_ROW_BYTES];
+        while low < high {
+            let middle = low + (high - low) / 2;
+            file.read_exact_at(&mut bytes, middle * HISTORY_ROW_BYTES as u64).map_err(io)?;
+            let row = HistoryRow::decode(&bytes)
+                .map_err(|e| StorageError::corrupt(&path, middle * HISTORY_ROW_BYTES as u64, e))?;
+            match row.origin.cmp(&origin) {
+                std::cmp::Ordering::Equal => return Ok(Some(row)),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the decisions of every segment before the one that holds `limit` to files. All of them are durable then.
+    pub(crate) fn close_segments_before(&self, limit: u64) -> Result<(), StorageError> {
+        loop {
+            let next: Option<(u64, Vec<HistoryRow>)> = {
+                let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+                let first = recent.first_key_value().filter(|(n, _)| **n < limit / self.segment_bytes);
+                first.map(|(n, rows)| (*n, rows.values().copied().collect()))
+            };
+            let Some((number, rows)) = next else { return Ok(()) };
+            self.write_file(number, rows)?;
+            self.recent.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        }
+    }
+
+    fn write_file(&self, number: u64, mut rows: Vec<HistoryRow>) -> Result<(), StorageError> {
+        rows.sort_unstable_by_key(|r| r.origin);
+        let bytes = encode_history(&rows);
+        let path = self.path(number);
+        crate::base::write_durably(&*self.fs, &self.dir, &path, &bytes)?;
+        if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+            let closed = ClosedSegment {
+                rows: rows.len() as u64,
+                min_origin: first.origin,
+                max_origin: last.origin,
+                newest_ms: rows.iter().map(|r| r.decided_at_ms).max().unwrap_or(0),
+            };
+            self.closed(number, closed);
+        }
+        Ok(())
+    }
+
+    /// Decisions still in memory, for a checkpoint.
+    pub(crate) fn recent_rows(&self) -> Vec<(u64, HistoryRow)> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().flat_map(|(n, rows)| {
+            let segment = n * self.segment_bytes;
+            rows.values().map(move |r| (segment, *r))
+        }).collect()
+    }
+
+    /// Forgets files of segments that the log no longer holds and whose newest decision is older than the horizon.
+    pub(crate) fn expire(&self, first_position: u64, older_than_ms: u64) -> Result<(), StorageError> {
+        let gone: Vec<u64> = {
+            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            let before_log = files.range(..first_position / self.segment_bytes);
+            before_log.take_while(|(_, c)| c.newest_ms < older_than_ms).map(|(n, _)| *n).collect()
+        };
+        for number in gone {
+            let path = self.path(number);
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            self.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Position from which on every decision is remembered: the first file's segment, or the log's first byte.
+    pub(crate) fn complete_from(&self, first_position: u64) -> u64 {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.first_key_value().map_or(first_position, |(n, _)| (n * self.segment_bytes).min(first_position))
+    }
+}

@@ -1,0 +1,17 @@
+//! Open transactions, and what was decided about the others.
+//!
+//! ```text
+//! PREPARED --END--> COMMITTED | ROLLED_BACK              (out of `table.rs`, into `history.rs`)
+//!     \--asked check_max times, or older than max_age--> IN_DOUBT --END--> COMMITTED | ROLLED_BACK
+//! ```
+//!
+//! `table.rs` holds one row per open half message, `wheel.rs` the time at which each is asked about next. Both are
+//! sized for ten million rows. `history.rs` answers for decided ones from sorted files, without memory per decision.
+
+mod groups;
+pub mod history;
+mod table;
+mod wheel;
+
+pub use table::{DueCheck, OpenState, OpenTransaction};
+pub(crate) use table::{OpenRow, Table};

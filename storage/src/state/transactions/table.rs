@@ -1,0 +1,362 @@
+//! The table of open half messages: one row each, found by origin, ordered in time by the wheel.
+
+use std::collections::{BTreeSet, HashMap};
+
+use foldhash::fast::RandomState;
+use mezzo_protocol::ids::{GroupName, PhysicalOffset};
+use mezzo_protocol::time::Timestamp;
+
+use super::groups::{GroupSymbol, GroupSymbols};
+use super::wheel::{Links, NONE, Wheel};
+use crate::format::record::ParkReason;
+use crate::options::CheckPolicy;
+
+/// State of a transaction that is not decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenState {
+    /// Asked about until it is decided or parked.
+    Prepared,
+    /// Parked: asked no more on a timer, accepts END like a prepared one.
+    InDoubt,
+}
+
+/// What is kept of an open half message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenRow {
+    pub(crate) origin: u64,
+    /// Where its bytes are now; moved by `carried` records only.
+    pub(crate) location: u64,
+    pub(crate) size: u32,
+    /// Index into the ledger's queue list.
+    pub(crate) queue: u32,
+    pub(crate) group: GroupSymbol,
+    pub(crate) tag_hash: i32,
+    pub(crate) key_hash: u64,
+    pub(crate) prepared_at_ms: u64,
+    /// Last time it was asked, in leader time; the prepare before that.
+    pub(crate) touched_at_ms: u64,
+    /// Asks counted.
+    pub(crate) asks: u32,
+    /// Zero when the message asks for no immunity time of its own.
+    pub(crate) immunity_ms: u32,
+    pub(crate) in_doubt: bool,
+    /// Visible this long after the commit, if it is a delayed one.
+    pub(crate) delayed: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    row: OpenRow,
+    next: u32,
+    previous: u32,
+    slot: u32,
+    deadline_ms: u64,
+}
+
+/// The rows, so that the wheel can reach its links.
+#[derive(Debug, Default)]
+struct Rows(Vec<Option<Slot>>);
+
+impl Links for Rows {
+    fn links(&self, row: u32) -> (u32, u32, u32) {
+        match self.0.get(row as usize) {
+            Some(Some(s)) => (s.next, s.previous, s.slot),
+            _ => (NONE, NONE, NONE),
+        }
+    }
+
+    fn set_links(&mut self, row: u32, next: u32, previous: u32, slot: u32) {
+        if let Some(Some(s)) = self.0.get_mut(row as usize) {
+            (s.next, s.previous, s.slot) = (next, previous, slot);
+        }
+    }
+
+    fn deadline_ms(&self, row: u32) -> u64 {
+        match self.0.get(row as usize) {
+            Some(Some(s)) => s.deadline_ms,
+            _ => 0,
+        }
+    }
+}
+
+/// A transaction as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTransaction {
+    /// Its identity.
+    pub origin: PhysicalOffset,
+    /// PREPARED or IN_DOUBT.
+    pub state: OpenState,
+    /// Who may decide it.
+    pub producer_group: GroupName,
+    /// Leader time of the prepare.
+    pub prepared_at: Timestamp,
+    /// Asks counted so far.
+    pub asks: u32,
+}
+
+/// A transaction whose time to be asked has come. It is out of the wheel until it is rescheduled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueCheck {
+    /// The transaction.
+    pub transaction: OpenTransaction,
+    /// Its policy is exhausted: park it instead of asking.
+    pub exhausted: Option<ParkReason>,
+}
+
+/// All open half messages.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Rows,
+    free: Vec<u32>,
+    by_origin: HashMap<u64, u32, RandomState>,
+    groups: GroupSymbols,
+    /// Parked rows by group, so that a producer that appears can be asked about its own.
+    in_doubt: BTreeSet<(GroupSymbol, u64)>,
+    wheel: Wheel,
+    policy: CheckPolicy,
+    /// Recovery and base folding keep rows without arming them.
+    armed: bool,
+}
+
+impl Table {
+    pub(crate) fn new(policy: CheckPolicy) -> Self {
+        Self {
+            rows: Rows::default(),
+            free: Vec::new(),
+            by_origin: HashMap::default(),
+            groups: GroupSymbols::default(),
+            in_doubt: BTreeSet::new(),
+            wheel: Wheel::default(),
+            policy,
+            armed: false,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_origin.len()
+    }
+
+    pub(crate) fn groups(&self) -> &GroupSymbols {
+        &self.groups
+    }
+
+    /// Starts asking: every prepared row gets its deadline.
+    pub(crate) fn start(&mut self, now_ms: u64) {
+        self.wheel = Wheel::starting_at(now_ms);
+        self.armed = true;
+        for id in 0..self.rows.0.len() {
+            let id = u32::try_from(id).unwrap_or(NONE);
+            self.rows.set_links(id, NONE, NONE, NONE);
+            self.arm_by_policy(id);
+        }
+    }
+
+    /// Adds a row. `group` is counted for it.
+    pub(crate) fn insert(&mut self, mut row: OpenRow, group: &GroupName) {
+        row.group = self.groups.acquire(group);
+        let origin = row.origin;
+        if row.in_doubt {
+            self.in_doubt.insert((row.group, origin));
+        }
+        let slot = Some(Slot { row, next: NONE, previous: NONE, slot: NONE, deadline_ms: 0 });
+        let id = match self.free.pop() {
+            Some(id) => {
+                if let Some(place) = self.rows.0.get_mut(id as usize) {
+                    *place = slot;
+                }
+                id
+            }
+            None => {
+                self.rows.0.push(slot);
+                u32::try_from(self.rows.0.len() - 1).unwrap_or(NONE)
+            }
+        };
+        self.by_origin.insert(origin, id);
+        if self.armed {
+            self.arm_by_policy(id);
+        }
+    }
+
+    pub(crate) fn get(&self, origin: u64) -> Option<&OpenRow> {
+        let id = *self.by_origin.get(&origin)?;
+        self.rows.0.get(id as usize)?.as_ref().map(|s| &s.row)
+    }
+
+    pub(crate) fn remove(&mut self, origin: u64) -> Option<OpenRow> {
+        let id = self.by_origin.remove(&origin)?;
+        self.wheel.disarm(&mut self.rows, id);
+        let slot = self.rows.0.get_mut(id as usize)?.take()?;
+        self.free.push(id);
+        self.in_doubt.remove(&(slot.row.group, origin));
+        self.groups.release(slot.row.group);
+        Some(slot.row)
+    }
+
+    /// Changes a row in place.
+    pub(crate) fn update(&mut self, origin: u64, change: impl FnOnce(&mut OpenRow)) -> bool {
+        let Some(id) = self.by_origin.get(&origin).copied() else { return false };
+        let Some(Some(slot)) = self.rows.0.get_mut(id as usize) else { return false };
+        change(&mut slot.row);
+        let key = (slot.row.group, origin);
+        if slot.row.in_doubt {
+            self.in_doubt.insert(key)
+        } else {
+            self.in_doubt.remove(&key)
+        };
+        true
+    }
+
+    /// Arms a transaction for a time, instead of any earlier arming.
+    pub(crate) fn reschedule(&mut self, origin: u64, at_ms: u64) {
+        let Some(id) = self.by_origin.get(&origin).copied() else { return };
+        self.arm_at(id, at_ms);
+    }
+
+    /// Takes a transaction off the timer.
+    pub(crate) fn disarm(&mut self, origin: u64) {
+        if let Some(id) = self.by_origin.get(&origin).copied() {
+            self.wheel.disarm(&mut self.rows, id);
+        }
+    }
+
+    /// Arms a prepared row by its policy: first deadline, or one interval after the last ask.
+    fn arm_by_policy(&mut self, id: u32) {
+        let Some(Some(slot)) = self.rows.0.get(id as usize) else { return };
+        let row = &slot.row;
+        if row.in_doubt {
+            return;
+        }
+        let first = if row.immunity_ms > 0 { u64::from(row.immunity_ms) } else { self.policy.timeout_ms };
+        let wait = if row.asks == 0 { first } else { self.policy.interval_ms };
+        let at = row.touched_at_ms.saturating_add(wait);
+        self.arm_at(id, at);
+    }
+
+    fn arm_at(&mut self, id: u32, at_ms: u64) {
+        self.wheel.disarm(&mut self.rows, id);
+        if let Some(Some(slot)) = self.rows.0.get_mut(id as usize) {
+            slot.deadline_ms = at_ms;
+            self.wheel.arm(&mut self.rows, id);
+        }
+    }
+
+    pub(crate) fn next_check_ms(&self) -> Option<u64> {
+        self.wheel.next_due_ms()
+    }
+
+    /// Takes out of the wheel what is due, at most `max`.
+    pub(crate) fn due(&mut self, now_ms: u64, max: usize) -> Vec<DueCheck> {
+        let mut ids = self.wheel.due(&mut self.rows, now_ms, max);
+        // within one tick: by deadline, then by age
+        ids.sort_by_key(|id| (self.rows.deadline_ms(*id), self.origin_of(*id)));
+        ids.into_iter()
+            .filter_map(|id| {
+                let slot = self.rows.0.get(id as usize)?.as_ref()?;
+                let transaction = self.describe(&slot.row)?;
+                let old = now_ms.saturating_sub(slot.row.prepared_at_ms) >= self.policy.max_age_ms;
+                let exhausted = if slot.row.asks >= self.policy.check_max {
+                    Some(ParkReason::CheckMax)
+                } else {
+                    old.then_some(ParkReason::MaxAge)
+                };
+                Some(DueCheck { transaction, exhausted })
+            })
+            .collect()
+    }
+
+    fn origin_of(&self, id: u32) -> u64 {
+        match self.rows.0.get(id as usize) {
+            Some(Some(s)) => s.row.origin,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn describe(&self, row: &OpenRow) -> Option<OpenTransaction> {
+        Some(OpenTransaction {
+            origin: PhysicalOffset(row.origin),
+            state: if row.in_doubt { OpenState::InDoubt } else { OpenState::Prepared },
+            producer_group: self.groups.name(row.group)?.clone(),
+            prepared_at: Timestamp::from_ms(row.prepared_at_ms),
+            asks: row.asks,
+        })
+    }
+
+    /// Origins of a group's parked transactions.
+    pub(crate) fn in_doubt_of(&self, group: &str) -> impl Iterator<Item = u64> + '_ {
+        let symbol = self.groups.find(group);
+        symbol
+            .into_iter()
+            .flat_map(|s| self.in_doubt.range((s, 0)..=(s, u64::MAX)).map(|(_, origin)| *origin))
+    }
+
+    /// All rows, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &OpenRow> {
+        self.rows.0.iter().flatten().map(|s| &s.row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(origin: u64, at_ms: u64) -> OpenRow {
+        OpenRow {
+            origin,
+            location: origin,
+            size: 1,
+            queue: 0,
+            group: 0,
+            tag_hash: 0,
+            key_hash: 0,
+            prepared_at_ms: at_ms,
+            touched_at_ms: at_ms,
+            asks: 0,
+            immunity_ms: 0,
+            in_doubt: false,
+            delayed: false,
+        }
+    }
+
+    fn group() -> GroupName {
+        GroupName::new("g").unwrap()
+    }
+
+    #[test]
+    fn ten_million_rows_fit_in_about_a_gibibyte() {
+        // a row, and an entry of the map by origin at its usual load
+        assert!(size_of::<Option<Slot>>() <= 104, "{}", size_of::<Option<Slot>>());
+    }
+
+    #[test]
+    fn a_row_is_due_after_its_timeout_and_not_before() {
+        let mut table = Table::new(CheckPolicy::default());
+        table.start(1_000_000);
+        table.insert(row(5, 1_000_000), &group());
+        assert!(table.due(1_005_999, 10).is_empty());
+        let due = table.due(1_006_064, 10);
+        assert_eq!(due.len(), 1);
+        assert_eq!(due[0].transaction.origin, PhysicalOffset(5));
+        assert_eq!(due[0].exhausted, None);
+        assert!(table.due(9_000_000, 10).is_empty(), "out of the wheel until rescheduled");
+    }
+
+    #[test]
+    fn rows_known_before_the_start_are_armed_by_it() {
+        let mut table = Table::new(CheckPolicy::default());
+        table.insert(row(5, 1_000_000), &group());
+        table.update(5, |r| r.asks = 15);
+        table.start(90_000_000);
+        let due = table.due(90_000_100, 10);
+        assert_eq!(due[0].exhausted, Some(ParkReason::CheckMax));
+    }
+
+    #[test]
+    fn groups_without_transactions_are_forgotten() {
+        let mut table = Table::new(CheckPolicy::default());
+        table.insert(row(5, 0), &group());
+        assert!(table.groups().find("g").is_some());
+        table.remove(5);
+        assert!(table.groups().find("g").is_none());
+        assert_eq!(table.len(), 0);
+    }
+}

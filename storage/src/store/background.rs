@@ -1,0 +1,160 @@
+//! The threads of a store: syncer, segment preparer and keeper (checkpoints, history files, retention). Tests that
+//! need every step under control start none of them and call the steps themselves.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use mezzo_protocol::time::Clock;
+
+use super::{Store, lock};
+use crate::error::StorageError;
+use crate::log::PrepareStep;
+use crate::options::AckLevel;
+
+/// Segments kept prepared: one for new messages to roll into, and the reserve.
+pub(super) const SPARE_SEGMENTS: usize = 2;
+/// Pause between steps of zero-filling (1 MiB each): bounds it to about 500 MB/s.
+const FILL_PAUSE: Duration = Duration::from_millis(2);
+/// Longest time a thread sleeps before it looks around, should a wake-up ever be missed.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
+/// How often the keeper looks for work.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a preparation step that failed, such as for want of disk space.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A flag that a thread can wait for.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    raised: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    pub(super) fn raise(&self) {
+        *lock(&self.raised) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it is raised, at most `timeout`, and lowers it; whether it was.
+    pub(super) fn wait(&self, timeout: Duration) -> bool {
+        let raised = lock(&self.raised);
+        let (mut raised, _) = self
+            .changed
+            .wait_timeout_while(raised, timeout, |raised| !*raised)
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *raised)
+    }
+}
+
+/// The running threads. [`Background::stop`] ends them; dropping it does too.
+#[derive(Debug)]
+pub struct Background {
+    store: Arc<Store>,
+    stopping: Arc<Stopping>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Stopping {
+    flag: AtomicBool,
+    keeper: Signal,
+}
+
+impl Stopping {
+    fn now(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+impl Store {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn run_background(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Result<Background, StorageError> {
+        let stopping = Arc::new(Stopping::default());
+        let mut background =
+            Background { store: Arc::clone(self), stopping: Arc::clone(&stopping), threads: Vec::new() };
+        let (store, stop) = (Arc::clone(self), Arc::clone(&stopping));
+        background.spawn("mezzo-syncer", move || sync_loop(&store, &stop))?;
+        let (store, stop) = (Arc::clone(self), Arc::clone(&stopping));
+        background.spawn("mezzo-preparer", move || prepare_loop(&store, &stop))?;
+        let (store, stop) = (Arc::clone(self), stopping);
+        background.spawn("mezzo-keeper", move || keep_loop(&store, &stop, &*clock))?;
+        Ok(background)
+    }
+}
+
+impl Background {
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
+        let thread = Builder::new().name(name.to_owned()).spawn(run);
+        let dir = &self.store.options.dir;
+        self.threads.push(thread.map_err(StorageError::io("start a thread for", dir))?);
+        Ok(())
+    }
+
+    /// Ends the threads and waits for them.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stopping.flag.store(true, Ordering::Release);
+        self.store.request_sync();
+        self.store.segments_wanted.raise();
+        self.stopping.keeper.raise();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a storage thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn sync_loop(store: &Store, stopping: &Stopping) {
+    let memory = store.options.ack == AckLevel::Memory;
+    let patience =
+        if memory { Duration::from_millis(store.options.flush_interval_ms.max(1)) } else { LOOK_AROUND };
+    while !stopping.now() {
+        let requested = store.sync_requested.wait(patience);
+        if (requested || memory) && store.sync().is_err() {
+            // the observer has been told; nothing will be synced any more
+            return;
+        }
+    }
+}
+
+fn prepare_loop(store: &Store, stopping: &Stopping) {
+    while !stopping.now() {
+        match store.log.prepare_segments() {
+            Ok(PrepareStep::Idle) => {
+                store.segments_wanted.wait(LOOK_AROUND);
+            }
+            Ok(_) => std::thread::sleep(FILL_PAUSE),
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot prepare a log segment; new messages are refused when none is left");
+                store.segments_wanted.wait(FAILURE_PAUSE);
+            }
+        }
+    }
+}
+
+fn keep_loop(store: &Store, stopping: &Stopping, clock: &dyn Clock) {
+    while !stopping.now() {
+        if let Err(e) = store.keep(clock.now()) {
+            if store.is_fenced() {
+                return;
+            }
+            tracing::warn!(error = %e, "checkpoint or retention failed; it is tried again");
+        }
+        stopping.keeper.wait(KEEP_INTERVAL);
+    }
+}

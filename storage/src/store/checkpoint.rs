@@ -1,0 +1,142 @@
+//! Checkpoints, history files, retention and the orderly end.
+//!
+//! A segment goes only in this order: base' = fold(base, segment) durable, then the segment's file removed. A crash
+//! between the two leaves a segment before the base, which the next start removes.
+
+use std::sync::atomic::Ordering;
+
+use mezzo_protocol::time::Timestamp;
+
+use super::{Store, lock};
+use crate::error::StorageError;
+use crate::format::state_file::{StateFile, StateHeader, StateRole};
+use crate::state::ledger::{At, Ledger};
+use crate::state::publish::Unseen;
+use crate::state::snapshot;
+
+/// What is known of the newest checkpoint and base.
+#[derive(Debug)]
+pub(super) struct CheckpointState {
+    /// Position of the newest checkpoint.
+    pub(super) position: u64,
+    /// Header of the newest base.
+    pub(super) base: StateHeader,
+}
+
+impl Store {
+    /// One round of housekeeping: history files of closed segments, a checkpoint if enough was appended, retention.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing is lost, and the next round tries again.
+    pub fn keep(&self, now: Timestamp) -> Result<(), StorageError> {
+        self.view.pages.prepare()?;
+        // decisions that a power cut could still take back stay in memory
+        let durable = self.limit.load(Ordering::Acquire).min(self.log.synced());
+        self.history.close_segments_before(durable)?;
+        let due = {
+            let state = lock(&self.checkpointing);
+            self.limit.load(Ordering::Acquire).saturating_sub(state.position) >= self.options.checkpoint_bytes
+        };
+        if due {
+            self.checkpoint(false)?;
+        }
+        self.retain(now)
+    }
+
+    /// Writes a checkpoint of everything appended so far.
+    ///
+    /// # Errors
+    /// When the log cannot be synced or the file not be written.
+    pub fn checkpoint(&self, clean: bool) -> Result<(), StorageError> {
+        let mut state = lock(&self.checkpointing);
+        // most of the waiting happens outside the append lock
+        self.sync()?;
+        let (bytes, position, freed) = {
+            let appender = lock(&self.appender);
+            self.sync()?;
+            let position = appender.writer.position();
+            let header = StateHeader {
+                role: StateRole::Checkpoint,
+                generation: position,
+                position,
+                index: appender.writer.index(),
+                time_ms: appender.writer.time().as_ms(),
+                synced_to: self.log.synced(),
+                term: appender.writer.term(),
+                clean,
+                ..state.base
+            };
+            // pages given back from here on are named by this checkpoint
+            let freed = self.view.pages.take_freed();
+            (snapshot::checkpoint_file(&appender.ledger, header), position, freed)
+        };
+        self.view.pages.sync()?;
+        self.checkpoints.write(&*self.fs, position, &bytes)?;
+        self.view.pages.reuse(freed);
+        state.position = position;
+        Ok(())
+    }
+
+    /// Ends in order: everything durable, a clean checkpoint at the log's end. Nothing may be appended afterwards.
+    ///
+    /// # Errors
+    /// When the disk refuses; the next start then recovers as after a crash.
+    pub fn close(&self, now: Timestamp) -> Result<(), StorageError> {
+        self.flush_offsets(now)?;
+        self.checkpoint(true)?;
+        self.log.fence("closed");
+        Ok(())
+    }
+
+    /// Deletes the front segments whose messages are all visible and older than the retention, one per call.
+    fn retain(&self, now: Timestamp) -> Result<(), StorageError> {
+        let first = self.log.first_position();
+        let next = first + self.options.segment_bytes;
+        let mut state = lock(&self.checkpointing);
+        // the checkpoint must lie beyond, or it would name what is gone
+        if next > state.position || next > self.log.synced() {
+            return Ok(());
+        }
+        let summary = lock(&self.appender).ledger.segments.get(first);
+        let oldest_kept_ms = now.as_ms().saturating_sub(self.options.retention_ms);
+        if summary.open > 0 || summary.newest_visible_ms >= oldest_kept_ms {
+            return Ok(());
+        }
+        state.base = self.advance_base(&state.base, next)?;
+        let first = self.log.remove_first_segment()?;
+        lock(&self.appender).ledger.segments.drop_before(first);
+        for queue in self.topics().iter().flat_map(|t| t.queues()) {
+            let mut log = queue.log();
+            log.drop_before(&self.view.pages, first)?;
+            queue.publish_ends(&log);
+        }
+        let horizon =
+            now.as_ms().saturating_sub(self.options.history_horizon_ms.max(self.options.retention_ms));
+        self.history.expire(first, horizon)?;
+        tracing::info!(first_position = first, "retention deleted a log segment");
+        Ok(())
+    }
+
+    /// base' = fold(base, frames below `to`), made durable.
+    fn advance_base(&self, base: &StateHeader, to: u64) -> Result<StateHeader, StorageError> {
+        let path = self.base.path(base.generation);
+        let bytes = crate::base::read_whole(&*self.fs, &path)?;
+        let file = StateFile::parse(&bytes).map_err(|e| StorageError::corrupt(&path, 0, e))?;
+        let mut ledger = Ledger::new(self.options.segment_bytes, self.options.check, None);
+        snapshot::restore_base(&mut ledger, &file)?;
+        let mut header =
+            StateHeader { generation: base.generation + 1, position: to, synced_to: to, ..file.header };
+        self.log.scan(base.position, to, &mut |frame| {
+            header.index = frame.header.index;
+            header.time_ms = frame.header.time_ms;
+            header.term = frame.header.term;
+            for record in frame.records() {
+                let at = At { position: record.position, size: record.size(), time_ms: frame.header.time_ms };
+                ledger.apply(at, record.kind, record.flags, record.payload, &mut Unseen)?;
+            }
+            Ok(())
+        })?;
+        self.base.write(&*self.fs, header.generation, &snapshot::base_file(&ledger, header))?;
+        Ok(header)
+    }
+}

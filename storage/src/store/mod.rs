@@ -1,0 +1,195 @@
+//! The door to everything that touches the disk.
+//!
+//! ```text
+//!  append: lock { admit each operation -> records -> apply } one pwrite   (append.rs)
+//!             |                        ack memory: the limit is what is appended
+//!             |                        ack durable: the limit is what is synced   (sync.rs)
+//!             v
+//!  limit passes -> publish: consume queues, topics, observers              (sync.rs)
+//!             v
+//!  reads: entries, messages, by position, by time                          (read.rs)
+//! ```
+//!
+//! `open.rs` recovers, `checkpoint.rs` writes checkpoints, moves the base and deletes old segments, `background.rs`
+//! holds the threads. Locks are taken in this order and never the other way: appender, pending, publishing, queue.
+
+mod append;
+mod background;
+mod checkpoint;
+mod open;
+mod read;
+mod sync;
+mod transactions;
+mod view;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+
+use crate::base::StateFolder;
+use crate::batch::Encoder;
+use crate::file_system::{FileSystem, LockGuard};
+use crate::log::{Log, Writer};
+use crate::options::StoreOptions;
+use crate::state::groups::GroupConfig;
+use crate::state::ledger::{Groups, Ledger};
+use crate::state::offsets::ConsumerOffsets;
+use crate::state::publish::Pending;
+use crate::state::topics::{Queue, Topic};
+use crate::state::transactions::history::History;
+
+pub use background::Background;
+use background::Signal;
+pub use open::OpenReport;
+pub use read::{PositionRead, StoredMessage};
+use view::View;
+
+/// Is told what happens inside the store. Called without the append lock; must not block and must not call back into
+/// anything that appends.
+pub trait StoreObserver: Send + Sync {
+    /// Everything below `limit` has reached the acknowledgement level and is published.
+    fn limit_advanced(&self, limit: PhysicalOffset);
+    /// A watched queue has new entries.
+    fn queue_grew(&self, queue: &Arc<Queue>);
+    /// A write or a sync failed: nothing will be acknowledged any more. Stop, and recover from the disk.
+    fn fenced(&self, reason: &str);
+}
+
+/// An observer for those who have nothing to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoObserver;
+
+impl StoreObserver for NoObserver {
+    fn limit_advanced(&self, _limit: PhysicalOffset) {}
+    fn queue_grew(&self, _queue: &Arc<Queue>) {}
+    fn fenced(&self, _reason: &str) {}
+}
+
+/// What the append lock protects.
+#[derive(Debug)]
+struct Appender {
+    writer: Writer,
+    ledger: Ledger,
+    /// Publications of the frame that is being made.
+    outgoing: Pending,
+    scratch: Vec<u8>,
+}
+
+/// A data folder, open.
+pub struct Store {
+    options: StoreOptions,
+    fs: Arc<dyn FileSystem>,
+    observer: Arc<dyn StoreObserver>,
+    log: Arc<Log>,
+    encoder: Encoder,
+    appender: Mutex<Appender>,
+    /// Published effects wait here, in log order, until the limit passes them.
+    pending: Mutex<Pending>,
+    /// Held while effects are published, so that they stay in order.
+    publishing: Mutex<()>,
+    /// End of what is appended and whose effects are in `pending`.
+    appended: AtomicU64,
+    /// End of what is published.
+    limit: AtomicU64,
+    /// Held while the log is synced.
+    syncing: Mutex<sync::SyncState>,
+    sync_requested: Signal,
+    segments_wanted: Signal,
+    /// At acknowledgement `memory`: messages published since the last sync.
+    unsynced_messages: AtomicU64,
+    view: View,
+    groups: Groups,
+    offsets: Arc<ConsumerOffsets>,
+    history: Arc<History>,
+    base: StateFolder,
+    checkpoints: StateFolder,
+    checkpointing: Mutex<checkpoint::CheckpointState>,
+    _lock: Box<dyn LockGuard>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.options.dir).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // a poisoned lock means a panic while state was half changed; the process aborts on panics in these sections only
+    // through fencing, so the data behind it is what the log says
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// What the store was opened with.
+    #[must_use]
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// What [`crate::Batch::send`] needs.
+    #[must_use]
+    pub fn encoder(&self) -> Encoder {
+        self.encoder
+    }
+
+    /// End of what is published: everything below has reached the acknowledgement level.
+    #[must_use]
+    pub fn limit(&self) -> PhysicalOffset {
+        PhysicalOffset(self.limit.load(Ordering::Acquire))
+    }
+
+    /// Position of the log's first byte.
+    #[must_use]
+    pub fn first_position(&self) -> PhysicalOffset {
+        PhysicalOffset(self.log.first_position())
+    }
+
+    /// Whether a failed write or sync has ended all writing.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.log.is_fenced()
+    }
+
+    /// A topic, by name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.view.topics.get(name).map(|t| Arc::clone(&t))
+    }
+
+    /// All topics.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.view.topics.iter().map(|t| Arc::clone(&t)).collect()
+    }
+
+    /// A consumer group's configuration.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<Arc<GroupConfig>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// All consumer groups.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<GroupConfig>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The next offset that a group will consume of a queue, if it ever reported one.
+    #[must_use]
+    pub fn offset(&self, group: &str, topic: &TopicName, queue: QueueId) -> Option<QueueOffset> {
+        self.offsets.get(group, topic, queue)
+    }
+
+    /// Takes a group's report. Logged with the next [`Store::flush_offsets`].
+    pub fn commit_offset(&self, group: &GroupName, topic: &TopicName, queue: QueueId, offset: QueueOffset) {
+        self.offsets.set(group, topic, queue, offset, true);
+    }
+
+    /// All offsets of a group.
+    #[must_use]
+    pub fn offsets_of(&self, group: &str) -> Vec<(TopicName, QueueId, QueueOffset)> {
+        let all = self.offsets.all().into_iter().find(|(name, _)| name.as_str() == group);
+        all.into_iter().flat_map(|(_, offsets)| offsets).map(|((t, q), o)| (t, q, o)).collect()
+    }
+}

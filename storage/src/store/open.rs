@@ -1,0 +1,319 @@
+//! Opening a data folder: base, checkpoint, then the log's tail folded on.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashMap;
+use mezzo_protocol::time::Timestamp;
+
+use super::append::UNSYNCED_MESSAGES_MAX;
+use super::background::{SPARE_SEGMENTS, Signal};
+use super::checkpoint::CheckpointState;
+use super::view::{AtOnce, View};
+use super::{Appender, Store, StoreObserver};
+use crate::base::StateFolder;
+use crate::batch::{Encoder, RECORD_OVERHEAD_MAX};
+use crate::error::StorageError;
+use crate::file_system::FileSystem;
+use crate::format::frame::{FRAME_HEADER_BYTES, Frame};
+use crate::format::record::{Jump, RecordHead, RecordKind};
+use crate::format::state_file::{StateFile, StateHeader, StateRole};
+use crate::log::{self, Class, Layout, LogOptions, Opening, RecoveryReport, ResumePoint};
+use crate::options::{AckLevel, StoreOptions};
+use crate::state::ledger::{At, Ledger};
+use crate::state::publish::Pending;
+use crate::state::queues::{PageId, PageStore};
+use crate::state::snapshot;
+use crate::state::transactions::history::History;
+
+/// What opening found.
+#[derive(Debug)]
+pub struct OpenReport {
+    /// The folder was empty.
+    pub created: bool,
+    /// Position of the checkpoint that the fold started from; `None` when it started from the base.
+    pub checkpoint: Option<u64>,
+    /// Derived state files that did not hold together and were passed over.
+    pub damaged: Vec<PathBuf>,
+    /// What the log's recovery found.
+    pub log: RecoveryReport,
+    /// Open half and delayed messages.
+    pub open_messages: usize,
+}
+
+impl Store {
+    /// Opens a data folder, or makes a new one.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] when another process has it, [`StorageError::NewerVersion`],
+    /// [`StorageError::Layout`] when it was made for smaller messages, [`StorageError::Corrupt`] when bytes known
+    /// durable do not hold (nothing is changed then), [`StorageError::Io`].
+    pub fn open(
+        fs: Arc<dyn FileSystem>,
+        mut options: StoreOptions,
+        now: Timestamp,
+        observer: Arc<dyn StoreObserver>,
+    ) -> Result<(Arc<Self>, OpenReport), StorageError> {
+        let dir = options.dir.clone();
+        fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
+        let lock_path = dir.join("lock");
+        let data_lock = fs.lock(&lock_path).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::WouldBlock {
+                let owner = crate::base::read_whole(&*fs, &lock_path).unwrap_or_default();
+                let owner = String::from_utf8_lossy(&owner).trim().to_owned();
+                StorageError::Locked { path: lock_path.clone(), owner }
+            } else {
+                StorageError::Io { path: lock_path.clone(), op: "lock", source }
+            }
+        })?;
+        let bases = StateFolder::open(&*fs, dir.join("base"))?;
+        let checkpoints = StateFolder::open(&*fs, dir.join("checkpoint"))?;
+        let (base, created) = open_base(&*fs, &bases, &options)?;
+        adopt_layout(&mut options, &base)?;
+
+        let layout = Layout {
+            nonce: base.nonce,
+            segment_bytes: base.segment_bytes,
+            frame_bytes_max: base.frame_bytes_max,
+        };
+        let history = Arc::new(History::open(Arc::clone(&fs), dir.join("history"), base.segment_bytes)?);
+        let fresh = || Ledger::new(base.segment_bytes, options.check, Some(Arc::clone(&history)));
+
+        let mut damaged = Vec::new();
+        let mut restored: Option<(StateHeader, Ledger, Vec<PageId>)> = None;
+        let (found, passed_over) = checkpoints.newest(&*fs, |file| {
+            if file.header.nonce != base.nonce || file.header.position < base.position {
+                return Ok(None);
+            }
+            let mut ledger = fresh();
+            match snapshot::restore_checkpoint(&mut ledger, file) {
+                Ok(used) => Ok(Some((file.header, ledger, used))),
+                Err(e) => {
+                    tracing::warn!(error = %e, "checkpoint passed over");
+                    history.forget_recent();
+                    Ok(None)
+                }
+            }
+        })?;
+        damaged.extend(passed_over);
+        if let Some(found) = found {
+            restored = Some(found);
+        }
+        let checkpoint = restored.as_ref().map(|(header, ..)| header.position);
+        let (header, mut ledger, used) = match restored {
+            Some(restored) => restored,
+            None => {
+                let path = bases.path(base.generation);
+                let bytes = crate::base::read_whole(&*fs, &path)?;
+                let file = StateFile::parse(&bytes).map_err(|e| StorageError::corrupt(&path, 0, e))?;
+                let mut ledger = fresh();
+                snapshot::restore_base(&mut ledger, &file)?;
+                (file.header, ledger, Vec::new())
+            }
+        };
+
+        let pages = PageStore::open(Arc::clone(&fs), dir.join("queues"), &used)?;
+        let view = View { topics: DashMap::new(), pages };
+        for (name, topic) in &ledger.topics {
+            view.topics.insert(name.clone(), Arc::clone(topic));
+        }
+        let resume = ResumePoint {
+            position: header.position,
+            index: header.index,
+            term: header.term,
+            time_ms: header.time_ms,
+            synced_to: header.synced_to,
+            clean: header.clean,
+        };
+        let log_options = LogOptions {
+            hot_bytes: options.hot_bytes,
+            spare_segments: SPARE_SEGMENTS,
+            ..LogOptions::default()
+        };
+        let mut direct = AtOnce { view: &view, failure: None };
+        let mut segment = header.position / base.segment_bytes;
+        let opening = Opening { layout, options: log_options, resume, ack: options.ack, now };
+        let mut visit = |frame: &Frame<'_>| {
+            let number = frame.position / base.segment_bytes;
+            if number > segment {
+                // keeps memory flat while a long log is folded
+                history.close_segments_before(header.synced_to.max(frame.header.synced_to))?;
+                segment = number;
+            }
+            for record in frame.records() {
+                let at = At { position: record.position, size: record.size(), time_ms: frame.header.time_ms };
+                ledger.apply(at, record.kind, record.flags, record.payload, &mut direct)?;
+                if let Some(e) = direct.failure.take() {
+                    return Err(e);
+                }
+            }
+            Ok(())
+        };
+        let (log, writer, report) = log::recover(&fs, &dir.join("log"), &opening, &mut visit)?;
+        // a crash may have come between a new base and the removal of what lies before it
+        while log.first_position() < base.position {
+            log.remove_first_segment()?;
+        }
+        let first = log.first_position();
+        ledger.segments.drop_before(first);
+        for queue in ledger.topics.values().flat_map(|t| t.queues()) {
+            let mut queue_log = queue.log();
+            queue_log.drop_before(&view.pages, first)?;
+            queue.publish_ends(&queue_log);
+        }
+        let lossy = ledger.ack == AckLevel::Memory && !report.clean && !created;
+        ledger.ack = options.ack;
+        ledger.open.start(now.as_ms());
+        let open_messages = ledger.open_messages();
+
+        let encoder = Encoder {
+            seed: log.seed(),
+            payload_bytes_max: options.frame_bytes_max as usize
+                - FRAME_HEADER_BYTES
+                - 2 * RECORD_OVERHEAD_MAX,
+        };
+        let end = writer.position();
+        let store = Self {
+            groups: Arc::clone(&ledger.groups),
+            offsets: Arc::clone(&ledger.offsets),
+            appended: AtomicU64::new(end),
+            limit: AtomicU64::new(end),
+            appender: Mutex::new(Appender {
+                writer,
+                ledger,
+                outgoing: Pending::default(),
+                scratch: Vec::new(),
+            }),
+            pending: Mutex::default(),
+            publishing: Mutex::default(),
+            syncing: Mutex::default(),
+            sync_requested: Signal::default(),
+            segments_wanted: Signal::default(),
+            unsynced_messages: AtomicU64::new(0),
+            checkpointing: Mutex::new(CheckpointState { position: header.position, base }),
+            options,
+            fs,
+            observer,
+            log,
+            encoder,
+            view,
+            history,
+            base: bases,
+            checkpoints,
+            _lock: data_lock,
+        };
+        if lossy {
+            store.jump_offsets(now)?;
+        }
+        let report = OpenReport { created, checkpoint, damaged, log: report, open_messages };
+        Ok((Arc::new(store), report))
+    }
+
+    /// After an unclean stop at acknowledgement `memory`: offsets that a consumer may have seen before a power loss
+    /// are not used again.
+    fn jump_offsets(&self, now: Timestamp) -> Result<(), StorageError> {
+        {
+            let mut appender = super::lock(&self.appender);
+            let Appender { writer, ledger, outgoing, scratch } = &mut *appender;
+            // twice the bound: what was published while the last sync ran counts for the next
+            let jump = Jump { by: 2 * UNSYNCED_MESSAGES_MAX };
+            scratch.clear();
+            jump.encode(scratch);
+            let head = RecordHead::new(self.encoder.seed, RecordKind::Jump, 0, &[scratch]);
+            writer.begin(now, scratch.len() + RECORD_OVERHEAD_MAX, Class::Essential)?;
+            let position = writer.push(&head, &[scratch]);
+            ledger.jump(position, jump.by, outgoing);
+            writer.commit()?;
+            super::lock(&self.pending).0.append(&mut outgoing.0);
+            self.appended.store(writer.position(), std::sync::atomic::Ordering::Release);
+        }
+        self.sync()
+    }
+}
+
+/// The newest base, or the first one of an empty folder.
+fn open_base(
+    fs: &dyn FileSystem,
+    bases: &StateFolder,
+    options: &StoreOptions,
+) -> Result<(StateHeader, bool), StorageError> {
+    let is_base = |file: &StateFile<'_>| Ok((file.header.role == StateRole::Base).then_some(file.header));
+    let (found, damaged) = bases.newest(fs, is_base)?;
+    if let Some(header) = found {
+        for path in &damaged {
+            tracing::warn!(file = %path.display(), "damaged base passed over for the one before it");
+        }
+        return Ok((header, false));
+    }
+    if let Some(path) = damaged.first() {
+        return Err(StorageError::corrupt(
+            path,
+            0,
+            "no base holds together, and the log means nothing without one; restore the folder from a backup",
+        ));
+    }
+    let log_dir = options.dir.join("log");
+    let has_log = fs.exists(&log_dir).map_err(StorageError::io("look for", &log_dir))?
+        && !fs.list(&log_dir).map_err(StorageError::io("list", &log_dir))?.is_empty();
+    if has_log {
+        return Err(StorageError::corrupt(
+            &log_dir,
+            0,
+            "there is a log but no base; restore the folder from a backup, or start with an empty one",
+        ));
+    }
+    let nonce = options.nonce.unwrap_or_else(random_nonce);
+    let layout =
+        Layout { nonce, segment_bytes: options.segment_bytes, frame_bytes_max: options.frame_bytes_max };
+    layout.validate()?;
+    let header = StateHeader {
+        role: StateRole::Base,
+        generation: 1,
+        position: 0,
+        index: 0,
+        time_ms: 0,
+        synced_to: 0,
+        term: 0,
+        frame_bytes_max: options.frame_bytes_max,
+        segment_bytes: options.segment_bytes,
+        nonce,
+        clean: false,
+    };
+    let ledger = Ledger::new(options.segment_bytes, options.check, None);
+    bases.write(fs, header.generation, &snapshot::base_file(&ledger, header))?;
+    fs.sync_dir(&options.dir).map_err(StorageError::io("sync folder", &options.dir))?;
+    Ok((header, true))
+}
+
+/// The folder's layout stands; the options must be able to live with it.
+fn adopt_layout(options: &mut StoreOptions, base: &StateHeader) -> Result<(), StorageError> {
+    if options.frame_bytes_max > base.frame_bytes_max {
+        return Err(StorageError::Layout {
+            reason: format!(
+                "this data folder was made for frames of at most {} bytes, the largest message needs {}; lower limits.message_size or use a new folder",
+                base.frame_bytes_max, options.frame_bytes_max
+            ),
+        });
+    }
+    if options.segment_bytes != base.segment_bytes {
+        tracing::warn!(
+            configured = options.segment_bytes,
+            folder = base.segment_bytes,
+            "store.segment_size is fixed when a data folder is made; the folder's own is used"
+        );
+    }
+    options.segment_bytes = base.segment_bytes;
+    options.frame_bytes_max = base.frame_bytes_max;
+    Ok(())
+}
+
+/// Sixteen bytes that clients cannot guess, from the randomness that the standard library seeds its hashers with.
+fn random_nonce() -> [u8; 16] {
+    use std::hash::{BuildHasher, RandomState};
+    let mut nonce = [0; 16];
+    for half in nonce.chunks_exact_mut(8) {
+        half.copy_from_slice(&RandomState::new().hash_one(std::process::id()).to_le_bytes());
+    }
+    nonce
+}

@@ -1,0 +1,183 @@
+//! Reads of what is published. Nothing here takes the append lock but look-ups of open transactions.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
+use mezzo_protocol::message::record::MessageView;
+use mezzo_protocol::time::Timestamp;
+
+use super::{Store, lock};
+use crate::error::StorageError;
+use crate::format::queue_entry::QueueEntry;
+use crate::format::record::{MessagePayload, MessagePrefix, Outcome, RECORD_HEADER_BYTES, RecordHeader};
+use crate::state::queues::EntriesRead;
+use crate::state::topics::Queue;
+
+/// Most entries one read passes over; a filter that matches little gives its caller a turn after this many.
+pub(super) const SCAN_ENTRIES_MAX: usize = 16_000;
+
+/// A message's bytes as they are stored: position-independent, to be patched for delivery.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// One message in RocketMQ's encoding.
+    pub bytes: Bytes,
+    /// Where its record stands: the physical offset that clients see.
+    pub position: PhysicalOffset,
+    /// It was a half message: the origin of its transaction.
+    pub origin: Option<PhysicalOffset>,
+}
+
+/// A visible message found by its position.
+#[derive(Debug, Clone)]
+pub struct PositionRead {
+    /// The message.
+    pub message: StoredMessage,
+    /// Its place in its queue, if that could be found.
+    pub queue_offset: Option<QueueOffset>,
+    /// When it became visible, if that could be found.
+    pub visible_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// Up to `count` published entries from `from` on that `keep` wants. `next_offset` of the answer says where to go
+    /// on, also when nothing was wanted.
+    ///
+    /// # Errors
+    /// When a page of the consume queue cannot be read.
+    pub fn read_entries(
+        &self,
+        queue: &Queue,
+        from: QueueOffset,
+        count: usize,
+        keep: &mut dyn FnMut(&QueueEntry) -> bool,
+    ) -> Result<EntriesRead, StorageError> {
+        let plan = queue.log().plan(from.0, SCAN_ENTRIES_MAX);
+        plan.run(&self.view.pages, count, SCAN_ENTRIES_MAX, keep)
+    }
+
+    /// Whether the entry's message is read from memory; if not, read it on a thread that may block.
+    #[must_use]
+    pub fn is_hot(&self, entry: &QueueEntry) -> bool {
+        self.log.is_hot(entry.position)
+    }
+
+    /// The message an entry points at.
+    ///
+    /// # Errors
+    /// [`StorageError::Gone`] when retention has deleted it, [`StorageError::Corrupt`] when its bytes do not hold.
+    pub fn read_message(&self, entry: &QueueEntry) -> Result<StoredMessage, StorageError> {
+        let bytes = self.log.read(entry.position, entry.size as usize)?;
+        let damaged = |reason: &str| crate::state::corrupt_log(entry.position, reason);
+        let header = RecordHeader::parse(&bytes).map_err(|e| damaged(&e.to_string()))?;
+        let payload = bytes.slice(RECORD_HEADER_BYTES..);
+        if header.length as usize != payload.len() || !header.holds(self.encoder.seed, &payload) {
+            return Err(damaged("a message's checksum does not hold"));
+        }
+        self.message_of(entry.position, &header, payload)?.ok_or_else(|| damaged("not a message"))
+    }
+
+    fn message_of(
+        &self,
+        position: u64,
+        header: &RecordHeader,
+        payload: Bytes,
+    ) -> Result<Option<StoredMessage>, StorageError> {
+        let bad = |source| StorageError::Format { position, source };
+        let kind = header.known_kind().map_err(bad)?;
+        let Ok(decoded) = MessagePayload::decode(kind, header.flags, &payload) else { return Ok(None) };
+        let origin = match decoded.prefix {
+            MessagePrefix::Prepared { joins, .. } => Some(PhysicalOffset(joins.unwrap_or(position))),
+            MessagePrefix::Visible | MessagePrefix::Due { .. } => None,
+        };
+        let skip = payload.len() - decoded.message.len();
+        Ok(Some(StoredMessage { bytes: payload.slice(skip..), position: PhysicalOffset(position), origin }))
+    }
+
+    /// The message whose record starts at `position`, a raw number from the network: only if a record does start
+    /// there, and its message is visible. Reads the disk; call it where that may block.
+    ///
+    /// # Errors
+    /// [`StorageError::NotARecord`] for anything that is not a visible message, [`StorageError::Gone`] for what
+    /// retention deleted.
+    pub fn read_by_position(&self, position: PhysicalOffset) -> Result<PositionRead, StorageError> {
+        let at = position.0;
+        let hidden = || StorageError::NotARecord { position: at };
+        if position >= self.limit() {
+            return Err(hidden());
+        }
+        let record = self.log.record(at)?;
+        let Ok(payload) = MessagePayload::decode(record.kind, record.flags, &record.payload) else {
+            return Err(hidden());
+        };
+        let skip = record.payload.len() - payload.message.len();
+        let mut origin = None;
+        let (queue_offset, visible_at) = match payload.prefix {
+            MessagePrefix::Prepared { joins: Some(_), .. } => return Err(hidden()),
+            MessagePrefix::Prepared { joins: None, .. } => {
+                origin = Some(position);
+                let row = self.history.find(at)?.filter(|r| r.outcome == Outcome::Committed);
+                let row = row.ok_or_else(hidden)?;
+                // committed and still delayed: not visible yet
+                let offset = row.first_queue_offset.ok_or_else(hidden)?;
+                (Some(QueueOffset(offset)), Some(Timestamp::from_ms(row.decided_at_ms)))
+            }
+            MessagePrefix::Due { due_ms } => {
+                if lock(&self.appender).ledger.due.contains(due_ms, at) {
+                    return Err(hidden());
+                }
+                self.place_of(payload.message, at, due_ms)?
+            }
+            MessagePrefix::Visible => {
+                let time_ms = self.log.frame_time_at(at)?;
+                self.place_of(payload.message, at, time_ms)?
+            }
+        };
+        // its effect may still wait for the limit
+        if visible_at.is_none() && queue_offset.is_none() {
+            return Err(hidden());
+        }
+        let bytes = record.payload.slice(skip..);
+        let message = StoredMessage { bytes, position, origin };
+        Ok(PositionRead { message, queue_offset, visible_at })
+    }
+
+    /// Looks for the entry that points at `position` among those that became visible at `from_ms` or later.
+    fn place_of(
+        &self,
+        message: &[u8],
+        position: u64,
+        from_ms: u64,
+    ) -> Result<(Option<QueueOffset>, Option<Timestamp>), StorageError> {
+        let Ok(view) = MessageView::parse(message) else { return Ok((None, None)) };
+        let Some(queue) = self.topic(view.topic()).and_then(|t| t.queue(view.queue_id())) else {
+            return Ok((None, None));
+        };
+        let mut from = QueueOffset(queue.log().search_by_time(&self.view.pages, from_ms)?);
+        while from < queue.max_offset() {
+            let read = self.read_entries(&queue, from, 1, &mut |e| e.position == position)?;
+            if let Some((offset, entry)) = read.entries.first() {
+                return Ok((Some(QueueOffset(*offset)), Some(Timestamp::from_ms(entry.visible_at_ms))));
+            }
+            if read.next_offset <= from.0 {
+                break;
+            }
+            from = QueueOffset(read.next_offset);
+        }
+        Ok((None, None))
+    }
+
+    /// First offset whose message became visible at or after `at`; the end when none did.
+    ///
+    /// # Errors
+    /// When a page of the consume queue cannot be read.
+    pub fn search_by_time(&self, queue: &Queue, at: Timestamp) -> Result<QueueOffset, StorageError> {
+        Ok(QueueOffset(queue.log().search_by_time(&self.view.pages, at.as_ms())?))
+    }
+
+    /// Bytes of log between its first byte and the limit.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.limit.load(Ordering::Acquire).saturating_sub(self.log.first_position())
+    }
+}

@@ -1,0 +1,117 @@
+//! The limit: how it moves, and what happens when it does.
+//!
+//! At acknowledgement `durable` whoever holds `syncing` syncs everything appended so far and publishes it; those who
+//! appended meanwhile form the next group. An append on an idle broker leads its own sync, which saves two thread
+//! switches; under load the syncer thread does it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use mezzo_protocol::ids::PhysicalOffset;
+
+use super::{Store, lock};
+use crate::error::StorageError;
+use crate::options::AckLevel;
+use crate::state::publish::Publication;
+use crate::state::topics::Queue;
+
+/// A sync slower than this is left to the syncer thread: it would hold up a reactor.
+const INLINE_SYNC_MAX: Duration = Duration::from_millis(2);
+
+/// What the last syncs were like.
+#[derive(Debug, Default)]
+pub(super) struct SyncState {
+    last: Duration,
+}
+
+impl Store {
+    /// Syncs what was appended so far and publishes it. Concurrent callers share syncs.
+    ///
+    /// # Errors
+    /// [`StorageError::Fenced`] after the first failure, for ever.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        let mut syncing = lock(&self.syncing);
+        self.sync_holding(&mut syncing)
+    }
+
+    fn sync_holding(&self, syncing: &mut SyncState) -> Result<(), StorageError> {
+        // what is appended from here on belongs to the next group
+        let target = self.appended.load(Ordering::Acquire);
+        if self.log.synced() < target {
+            let begin = Instant::now();
+            let unsynced = self.unsynced_messages.load(Ordering::Relaxed);
+            if let Err(e) = self.log.sync() {
+                self.report_if_fenced();
+                return Err(e);
+            }
+            self.unsynced_messages.fetch_sub(unsynced, Ordering::Relaxed);
+            syncing.last = begin.elapsed();
+        }
+        self.publish(target)
+    }
+
+    /// For an append that ended at `end`: if nobody is syncing and nobody appended after it, sync here and now.
+    /// True when the limit has reached `end`.
+    pub fn sync_now_if_idle(&self, end: PhysicalOffset) -> bool {
+        if self.limit() >= end {
+            return true;
+        }
+        if self.appended.load(Ordering::Acquire) != end.0 {
+            return false;
+        }
+        let mut syncing = match self.syncing.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(e)) => PoisonError::into_inner(e),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if syncing.last > INLINE_SYNC_MAX {
+            return false;
+        }
+        self.sync_holding(&mut syncing).is_ok() && self.limit() >= end
+    }
+
+    /// Wakes the syncer thread.
+    pub fn request_sync(&self) {
+        self.sync_requested.raise();
+    }
+
+    /// Publishes every effect of records below `limit`, in log order, and moves the limit there.
+    pub(super) fn publish(&self, limit: u64) -> Result<(), StorageError> {
+        let publishing = lock(&self.publishing);
+        if self.limit.load(Ordering::Acquire) >= limit {
+            return Ok(());
+        }
+        let ready: Vec<Publication> = {
+            let mut pending = lock(&self.pending);
+            let count = pending.0.partition_point(|(position, _)| *position < limit);
+            pending.0.drain(..count).map(|(_, publication)| publication).collect()
+        };
+        let mut grown: Vec<Arc<Queue>> = Vec::new();
+        let mut messages = 0;
+        for publication in ready {
+            if let Err(e) = self.view.show(publication, &mut grown, &mut messages) {
+                self.log.fence(e.to_string());
+                self.report_if_fenced();
+                return Err(e);
+            }
+        }
+        if self.options.ack == AckLevel::Memory {
+            self.unsynced_messages.fetch_add(messages, Ordering::Relaxed);
+        }
+        self.limit.store(limit, Ordering::Release);
+        drop(publishing);
+        for queue in &grown {
+            self.observer.queue_grew(queue);
+        }
+        self.observer.limit_advanced(PhysicalOffset(limit));
+        Ok(())
+    }
+
+    /// Tells the observer, once per call, when writing has ended.
+    pub(super) fn report_if_fenced(&self) {
+        if let Err(StorageError::Fenced { reason }) = self.log.check() {
+            self.observer.fenced(&reason);
+        }
+    }
+}

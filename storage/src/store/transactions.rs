@@ -1,0 +1,104 @@
+//! Open transactions and delayed messages as the broker's drivers see them.
+
+use mezzo_protocol::ids::PhysicalOffset;
+use mezzo_protocol::time::Timestamp;
+
+use super::{Store, StoredMessage, lock};
+use crate::error::StorageError;
+use crate::format::queue_entry::QueueEntry;
+use crate::state::transactions::{DueCheck, OpenState, OpenTransaction};
+
+impl Store {
+    /// Transactions whose time to be asked (or parked) has come, in due order, at most `max`. They are off the timer
+    /// until [`Store::reschedule`]; what is not yet within the limit is left for the next call.
+    #[must_use]
+    pub fn due_checks(&self, now: Timestamp, max: usize) -> Vec<DueCheck> {
+        let mut appender = lock(&self.appender);
+        let mut due = appender.ledger.open.due(now.as_ms(), max);
+        let limit = self.limit();
+        due.retain(|check| {
+            let settled = check.transaction.origin < limit;
+            if !settled {
+                appender.ledger.open.reschedule(check.transaction.origin.0, now.as_ms() + 1);
+            }
+            settled
+        });
+        due
+    }
+
+    /// Asks again at `at`; nothing happens if it was decided meanwhile. IN_DOUBT ones may be scheduled too: they are
+    /// asked once more when a producer of their group appears.
+    pub fn reschedule(&self, origin: PhysicalOffset, at: Timestamp) {
+        lock(&self.appender).ledger.open.reschedule(origin.0, at.as_ms());
+    }
+
+    /// When [`Store::due_checks`] may have something, at the earliest.
+    #[must_use]
+    pub fn next_check_at(&self) -> Option<Timestamp> {
+        lock(&self.appender).ledger.open.next_check_ms().map(Timestamp::from_ms)
+    }
+
+    /// An open transaction.
+    #[must_use]
+    pub fn transaction(&self, origin: PhysicalOffset) -> Option<OpenTransaction> {
+        let appender = lock(&self.appender);
+        let table = &appender.ledger.open;
+        table.get(origin.0).and_then(|row| table.describe(row))
+    }
+
+    /// Half and delayed messages that are not visible yet.
+    #[must_use]
+    pub fn open_messages(&self) -> usize {
+        lock(&self.appender).ledger.open_messages()
+    }
+
+    /// Open transactions, prepared and in doubt, in order of origin, at most `max`.
+    #[must_use]
+    pub fn open_transactions(&self, max: usize) -> Vec<OpenTransaction> {
+        let appender = lock(&self.appender);
+        let table = &appender.ledger.open;
+        let mut all: Vec<_> = table.iter().filter_map(|row| table.describe(row)).collect();
+        all.sort_by_key(|t| t.origin);
+        all.truncate(max);
+        all
+    }
+
+    /// Parked transactions of a producer group, at most `max`.
+    #[must_use]
+    pub fn in_doubt_of_group(&self, group: &str, max: usize) -> Vec<PhysicalOffset> {
+        let appender = lock(&self.appender);
+        appender.ledger.open.in_doubt_of(group).take(max).map(PhysicalOffset).collect()
+    }
+
+    /// State of one open transaction.
+    #[must_use]
+    pub fn open_state(&self, origin: PhysicalOffset) -> Option<OpenState> {
+        self.transaction(origin).map(|t| t.state)
+    }
+
+    /// The half message of an open transaction, for a check-back. `None` if it is not open.
+    ///
+    /// # Errors
+    /// When its bytes cannot be read.
+    pub fn half_message(&self, origin: PhysicalOffset) -> Result<Option<StoredMessage>, StorageError> {
+        let entry = {
+            let appender = lock(&self.appender);
+            appender.ledger.open.get(origin.0).map(|row| QueueEntry {
+                position: row.location,
+                size: row.size,
+                tag_hash: row.tag_hash,
+                visible_at_ms: row.prepared_at_ms,
+            })
+        };
+        let Some(entry) = entry else { return Ok(None) };
+        let mut message = self.read_message(&entry)?;
+        message.origin = Some(origin);
+        Ok(Some(message))
+    }
+
+    /// When the next delayed message is due.
+    #[must_use]
+    pub fn next_due_at(&self) -> Option<Timestamp> {
+        lock(&self.appender).ledger.due.next_due_ms().map(Timestamp::from_ms)
+    }
+}
