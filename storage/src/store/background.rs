@@ -87,6 +87,16 @@ impl Store {
     }
 }
 
+impl Store {
+    /// One step of preparing segments ahead; false when there is nothing to do. For those who run no threads.
+    ///
+    /// # Errors
+    /// A failed write or sync has fenced the log.
+    pub fn prepare_step(&self) -> Result<bool, StorageError> {
+        Ok(self.log.prepare_segments()? == PrepareStep::Worked)
+    }
+}
+
 impl Background {
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
         let thread = Builder::new().name(name.to_owned()).spawn(run);
@@ -138,7 +148,13 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
             Ok(PrepareStep::Idle) => {
                 store.segments_wanted.wait(LOOK_AROUND);
             }
-            Ok(_) => std::thread::sleep(FILL_PAUSE),
+            Ok(PrepareStep::Worked) => std::thread::sleep(FILL_PAUSE),
+            Ok(PrepareStep::NoSpace) => {
+                tracing::warn!(
+                    "the disk has no room for another log segment; new messages are refused when none is left"
+                );
+                store.segments_wanted.wait(FAILURE_PAUSE);
+            }
             Err(e) => {
                 tracing::warn!(error = %e, "cannot prepare a log segment; new messages are refused when none is left");
                 store.segments_wanted.wait(FAILURE_PAUSE);

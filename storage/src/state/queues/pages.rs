@@ -83,7 +83,9 @@ impl PageStore {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         while files.len() < wanted {
             let path = self.dir.join(format!("pages-{}", files.len()));
-            let file = self.fs.open(&path, OpenMode::Create).map_err(StorageError::io("open", &path))?;
+            let known = self.fs.exists(&path).map_err(StorageError::io("look for", &path))?;
+            let mode = if known { OpenMode::ReadWrite } else { OpenMode::Create };
+            let file = self.fs.open(&path, mode).map_err(StorageError::io("open", &path))?;
             files.push(PageFile { path, file });
         }
         Ok(())

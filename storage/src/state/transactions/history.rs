@@ -220,10 +220,13 @@ impl History {
     /// Decisions still in memory, for a checkpoint.
     pub(crate) fn recent_rows(&self) -> Vec<(u64, HistoryRow)> {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().flat_map(|(n, rows)| {
-            let segment = n * self.segment_bytes;
-            rows.values().map(move |r| (segment, *r))
-        }).collect()
+        recent
+            .iter()
+            .flat_map(|(n, rows)| {
+                let segment = n * self.segment_bytes;
+                rows.values().map(move |r| (segment, *r))
+            })
+            .collect()
     }
 
     /// Forgets files of segments that the log no longer holds and whose newest decision is older than the horizon.
