@@ -10,7 +10,9 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::message::{batch, properties};
 use mezzo_protocol::remoting::body::heartbeat::{ConsumeType, HeartbeatData, MessageModel};
 use mezzo_protocol::remoting::body::lock::LockBatchRequest;
-use mezzo_protocol::remoting::header::consumer_offset::{QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader};
+use mezzo_protocol::remoting::header::consumer_offset::{
+    QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader,
+};
 use mezzo_protocol::remoting::header::consumer_send_back::ConsumerSendBackHeader;
 use mezzo_protocol::remoting::header::end_transaction::{EndTransactionHeader, Resolution};
 use mezzo_protocol::remoting::header::pull_message::{PullMessageHeader, PullSysFlag};
@@ -23,7 +25,8 @@ const RUST: &str = "rocketmq-rust";
 
 /// The captured frame, after checking that no shorter prefix of it passes for a frame.
 fn captured(client: &str, name: &str) -> Frame {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(client).join(format!("{name}.frame"));
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(client).join(format!("{name}.frame"));
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut short = BytesMut::from(&bytes[..bytes.len() - 1]);
     assert_eq!(frame::split(&mut short, FRAME_BYTES_MAX).unwrap(), None, "{name}");
@@ -39,7 +42,8 @@ fn request<'f>(frame: &'f Frame, client: &str, code: RequestCode) -> HeaderView<
     let header = HeaderView::parse(frame).unwrap();
     assert_eq!(header.request_code(), code);
     assert!(!header.is_response());
-    let (language, version) = if client == CPP { (LanguageCode::CPP, 333) } else { (LanguageCode::RUST, 474) };
+    let (language, version) =
+        if client == CPP { (LanguageCode::CPP, 333) } else { (LanguageCode::RUST, 474) };
     assert_eq!((header.language, header.version), (language, version));
     header
 }
@@ -49,7 +53,10 @@ fn a_plain_send_of_cpp_has_numbers_and_text_side_by_side() {
     let frame = captured(CPP, "send_plain");
     let header = request(&frame, CPP, RequestCode::SEND_MESSAGE_V2);
     let send = SendMessageHeader::decode(&header.ext).unwrap();
-    assert_eq!((&*send.producer_group, &*send.topic, &*send.default_topic), ("PG_golden", "GoldenTopic", "TBW102"));
+    assert_eq!(
+        (&*send.producer_group, &*send.topic, &*send.default_topic),
+        ("PG_golden", "GoldenTopic", "TBW102")
+    );
     assert_eq!((send.default_topic_queues, send.queue_id, send.sys_flag), (4, 0, SysFlag(0)));
     assert_eq!(send.born_timestamp.as_ms(), 1_795_424_797_478);
     assert_eq!((send.max_reconsume_times, send.batch, send.unit_mode), (Some(16), false, false));
@@ -106,8 +113,15 @@ fn ends_of_both_clients_name_transaction_and_outcome() {
             let frame = captured(client, name);
             let header = request(&frame, client, RequestCode::END_TRANSACTION);
             let end = EndTransactionHeader::decode(&header.ext).unwrap();
-            assert_eq!((end.resolution, end.from_transaction_check), (resolution, from_check), "{client} {name}");
-            assert_eq!(end.commit_log_offset, end.tran_state_table_offset, "the recorder's offsets are equal");
+            assert_eq!(
+                (end.resolution, end.from_transaction_check),
+                (resolution, from_check),
+                "{client} {name}"
+            );
+            assert_eq!(
+                end.commit_log_offset, end.tran_state_table_offset,
+                "the recorder's offsets are equal"
+            );
             assert_eq!(end.msg_id.as_deref().map(str::len), Some(32), "{client} {name}: the unique key");
             // C++ does not mark its ends as one-way although it awaits no answer
             assert_eq!(header.is_oneway(), client == RUST, "{client} {name}");
@@ -144,7 +158,8 @@ fn heartbeats_of_cpp_name_groups_and_subscriptions() {
     let frame = captured(CPP, "heartbeat_producers");
     request(&frame, CPP, RequestCode::HEART_BEAT);
     let beat = HeartbeatData::decode(&frame.body).unwrap();
-    let groups: Vec<&str> = beat.producer_data_set.iter().map(|producer| producer.group_name.as_str()).collect();
+    let groups: Vec<&str> =
+        beat.producer_data_set.iter().map(|producer| producer.group_name.as_str()).collect();
     assert_eq!(groups, ["PG_golden", "PG_tx_golden"]);
     assert!(beat.consumer_data_set.is_empty());
 
@@ -152,11 +167,17 @@ fn heartbeats_of_cpp_name_groups_and_subscriptions() {
     let beat = HeartbeatData::decode(&frame.body).unwrap();
     let consumer = &beat.consumer_data_set[0];
     assert_eq!(consumer.group_name, "CG_golden");
-    assert_eq!((consumer.consume_type, consumer.message_model), (ConsumeType::Push, MessageModel::Clustering));
+    assert_eq!(
+        (consumer.consume_type, consumer.message_model),
+        (ConsumeType::Push, MessageModel::Clustering)
+    );
     let topics: Vec<&str> = consumer.subscription_data_set.iter().map(|s| s.topic.as_str()).collect();
     assert_eq!(topics, ["%RETRY%CG_golden", "GoldenTopic"]);
     let filtered = &consumer.subscription_data_set[1];
-    assert_eq!((filtered.sub_string.as_str(), &filtered.tags_set[..]), ("TagA || TagB", &["TagA".to_owned(), "TagB".to_owned()][..]));
+    assert_eq!(
+        (filtered.sub_string.as_str(), &filtered.tags_set[..]),
+        ("TagA || TagB", &["TagA".to_owned(), "TagB".to_owned()][..])
+    );
     // C++ leaves the hashes zero: a broker must compute its own
     assert_eq!(filtered.code_set, [0, 0]);
 
@@ -188,7 +209,10 @@ fn offsets_and_send_backs_are_read() {
     let frame = captured(CPP, "query_offset");
     let query = request(&frame, CPP, RequestCode::QUERY_CONSUMER_OFFSET);
     let query = QueryConsumerOffsetHeader::decode(&query.ext).unwrap();
-    assert_eq!((&*query.consumer_group, &*query.topic, query.queue_id.0), ("CG_golden", "%RETRY%CG_golden", 0));
+    assert_eq!(
+        (&*query.consumer_group, &*query.topic, query.queue_id.0),
+        ("CG_golden", "%RETRY%CG_golden", 0)
+    );
 
     let frame = captured(CPP, "update_offset");
     let update = request(&frame, CPP, RequestCode::UPDATE_CONSUMER_OFFSET);

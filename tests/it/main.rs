@@ -1,0 +1,13 @@
+//! End to end: what a user of Mezzo can rely on, one module per promise, each test named for the sentence it holds.
+
+mod check_back;
+mod decisions;
+mod delay;
+mod delivery;
+mod golden;
+mod log_bytes;
+mod program;
+mod restart;
+mod retry;
+mod visibility;
+mod wire_bounds;
