@@ -1,5 +1,5 @@
 //! The one seam to the disk. Everything in this crate that touches a file goes through [`FileSystem`] and [`File`]:
-//! [`RealFileSystem`] in production, a simulated disk in tests, which decides what a power cut leaves.
+//! [`RealFileSystem`] in production, [`SimulatedDisk`] in tests, which decides what a power cut leaves.
 //!
 //! What survives a power cut, and what the rest of the crate may rely on:
 //! - bytes and length of a file: after [`File::sync_data`] or [`File::sync_all`];
@@ -8,6 +8,8 @@
 
 mod real;
 mod seam;
+mod sim;
 
 pub use real::RealFileSystem;
 pub use seam::{File, FileSystem, LockGuard, MappedBytes, Mapping, OpenMode};
+pub use sim::{CrashMode, SimulatedDisk};

@@ -9,7 +9,7 @@ use super::segment::parse_segment_name;
 use super::walk::{FrameSource, Window};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem, OpenMode};
-use crate::format::frame::{Frame, FrameHeader, FrameKind};
+use crate::format::frame::{Frame, FrameKind};
 use crate::format::record::{LayoutRecord, LogSeed, RecordKind};
 
 /// One segment file as it was found.
@@ -26,7 +26,6 @@ pub(super) struct FoundSegment {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) previous_end: u64,
-    pub(super) header: FrameHeader,
 }
 
 /// All segment files of a folder, by rising base.
@@ -82,7 +81,7 @@ impl Folder {
             && layout.segment_bytes == self.layout.segment_bytes
             && layout.frame_bytes_max == self.layout.frame_bytes_max;
         (frame.header.kind == FrameKind::Segment && same && layout.previous_end <= frame.position)
-            .then_some(Head { previous_end: layout.previous_end, header: frame.header })
+            .then_some(Head { previous_end: layout.previous_end })
     }
 
     fn source<'a>(&self, file: &'a dyn File, base: u64, len: u64, path: &'a Path) -> FrameSource<'a> {
@@ -101,11 +100,14 @@ impl Folder {
         self.fs.open(&found.path, mode).map_err(StorageError::io("open", &found.path))
     }
 
-    /// The file in which reading from `position` begins, and where in the log it begins: inside a segment, at its
-    /// head, or at the head that says `previous_end = position`. `None`: there is nothing at or behind `position`.
+    /// The file in which reading from `position` begins, and where in the log it begins: inside a segment, or at the
+    /// head of the segment that follows if no byte is left before it. Between the end of one segment and the base of
+    /// the next there are no bytes, so any position there means the next. `None`: the log is new.
     pub(super) fn start_at(&self, position: u64) -> Result<Option<(usize, u64)>, StorageError> {
-        if let Some(index) = self.files.iter().position(|f| f.base == position && f.head.is_some()) {
-            return Ok(Some((index, position)));
+        let follows =
+            |f: &FoundSegment| f.base >= position && f.head.is_some_and(|head| head.previous_end <= position);
+        if let Some(index) = self.only(position, 0, follows)? {
+            return Ok(Some((index, self.files[index].base)));
         }
         let holds = |f: &FoundSegment| f.base < position && position - f.base <= self.layout.segment_bytes;
         if let Some(index) = self.files.iter().position(holds) {
@@ -120,9 +122,6 @@ impl Folder {
             }
             return Ok(Some((index, position)));
         }
-        if let Some(index) = self.linked_from(position, None)? {
-            return Ok(Some((index, self.files[index].base)));
-        }
         if position == 0 {
             return Ok(None);
         }
@@ -132,12 +131,21 @@ impl Folder {
 
     /// The segment whose head says that the log before it ends at `end`, behind the file `after`.
     pub(super) fn linked_from(&self, end: u64, after: Option<usize>) -> Result<Option<usize>, StorageError> {
-        let from = after.map_or(0, |index| index + 1);
         let says_so = |f: &FoundSegment| f.base >= end && f.head.is_some_and(|head| head.previous_end == end);
-        let mut linked = (from..self.files.len()).filter(|index| says_so(&self.files[*index]));
-        let first = linked.next();
-        if let Some(second) = linked.next() {
-            let reason = format!("a second segment claims to follow position {end}");
+        self.only(end, after.map_or(0, |index| index + 1), says_so)
+    }
+
+    /// The one file, from index `from` on, that follows `position`. Two would mean that the log was continued twice.
+    fn only(
+        &self,
+        position: u64,
+        from: usize,
+        follows: impl Fn(&FoundSegment) -> bool,
+    ) -> Result<Option<usize>, StorageError> {
+        let mut found = (from..self.files.len()).filter(|index| follows(&self.files[*index]));
+        let first = found.next();
+        if let Some(second) = found.next() {
+            let reason = format!("a second segment claims to follow position {position}");
             return Err(StorageError::corrupt(&self.files[second].path, 0, reason));
         }
         Ok(first)

@@ -14,7 +14,7 @@ use crate::format::record::LogSeed;
 /// Bytes read ahead.
 pub(super) const WINDOW_BYTES: usize = 1024 * 1024;
 
-/// A part of a file in memory. One window serves one file at a time: [`Window::reset`] before another.
+/// A part of a file in memory. One window serves one file.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     offset: u64,
@@ -22,11 +22,6 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Forgets what was read.
-    pub(super) fn reset(&mut self) {
-        self.bytes.clear();
-    }
-
     /// All bytes at hand from `offset` on, at least `least` of them; `None` if the file, `file_len` bytes long, ends
     /// before. Memory is bounded by `least` and the window's size.
     pub(super) fn from(

@@ -1,0 +1,266 @@
+//! The simulated disk itself: names, files, pending changes of names, and faults.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::CrashMode;
+use super::inode::{Inode, InodeId};
+use super::prng::Prng;
+use crate::file_system::OpenMode;
+
+/// Names of files.
+type Names = BTreeMap<PathBuf, InodeId>;
+
+/// A change of names that is not durable yet.
+#[derive(Debug, Clone)]
+enum Pending {
+    Link(PathBuf, InodeId),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf, InodeId),
+}
+
+impl Pending {
+    fn apply(&self, names: &mut Names) {
+        match self {
+            Self::Link(path, inode) => {
+                names.insert(path.clone(), *inode);
+            }
+            Self::Unlink(path) => {
+                names.remove(path);
+            }
+            Self::Rename(from, to, inode) => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
+        }
+    }
+
+    fn is_in(&self, dir: &Path) -> bool {
+        match self {
+            Self::Link(path, _) | Self::Unlink(path) | Self::Rename(_, path, _) => path.parent() == Some(dir),
+        }
+    }
+}
+
+/// What is counted, and what goes wrong when.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    pub(super) operations: u64,
+    pub(super) writes: u64,
+    pub(super) syncs: u64,
+    /// From this operation on, nothing happens any more.
+    pub(super) dead_from: Option<u64>,
+    pub(super) failing_sync: Option<u64>,
+    pub(super) failing_write: Option<u64>,
+    /// The number of the write, and how much of it happens.
+    pub(super) torn_write: Option<(u64, usize)>,
+    /// Most bytes of all files together.
+    pub(super) space: Option<u64>,
+}
+
+impl Faults {
+    /// Counts an operation that changes the disk; fails if the process is dead.
+    fn count(&mut self) -> io::Result<()> {
+        if self.dead_from.is_some_and(|dead_from| self.operations >= dead_from) {
+            return Err(io::Error::other("the simulated process has died"));
+        }
+        self.operations += 1;
+        Ok(())
+    }
+}
+
+/// A disk. Folders are durable at once: Mezzo makes them before anything else.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    names: Names,
+    durable_names: Names,
+    pending: Vec<Pending>,
+    inodes: BTreeMap<InodeId, Inode>,
+    dirs: BTreeSet<PathBuf>,
+    locks: BTreeSet<PathBuf>,
+    next_inode: InodeId,
+    pub(super) faults: Faults,
+}
+
+impl Disk {
+    pub(super) fn lookup(&self, path: &Path) -> io::Result<InodeId> {
+        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn inode(&self, id: InodeId) -> io::Result<&Inode> {
+        self.inodes.get(&id).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn inode_mut(&mut self, id: InodeId) -> io::Result<&mut Inode> {
+        self.inodes.get_mut(&id).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn create_dir_all(&mut self, dir: &Path) -> io::Result<()> {
+        self.dirs.extend(dir.ancestors().map(Path::to_path_buf));
+        Ok(())
+    }
+
+    pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        if !self.dirs.contains(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inside = self.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    }
+
+    pub(super) fn exists(&self, path: &Path) -> bool {
+        self.names.contains_key(path) || self.dirs.contains(path)
+    }
+
+    pub(super) fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<InodeId> {
+        if mode != OpenMode::Create {
+            return self.lookup(path);
+        }
+        if path.parent().is_none_or(|dir| !self.dirs.contains(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.faults.count()?;
+        if let Ok(id) = self.lookup(path) {
+            self.inode_mut(id)?.set_len(0);
+            return Ok(id);
+        }
+        let id = self.next_inode;
+        self.next_inode += 1;
+        self.inodes.insert(id, Inode::default());
+        self.change_names(Pending::Link(path.to_path_buf(), id));
+        Ok(id)
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let id = self.lookup(from)?;
+        self.faults.count()?;
+        self.change_names(Pending::Rename(from.to_path_buf(), to.to_path_buf(), id));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.lookup(path)?;
+        self.faults.count()?;
+        self.change_names(Pending::Unlink(path.to_path_buf()));
+        Ok(())
+    }
+
+    fn change_names(&mut self, change: Pending) {
+        change.apply(&mut self.names);
+        self.pending.push(change);
+    }
+
+    pub(super) fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
+        self.count_sync()?;
+        let (now, later) =
+            std::mem::take(&mut self.pending).into_iter().partition(|change| change.is_in(dir));
+        self.pending = later;
+        let now: Vec<Pending> = now;
+        for change in now {
+            change.apply(&mut self.durable_names);
+        }
+        Ok(())
+    }
+
+    fn count_sync(&mut self) -> io::Result<()> {
+        self.faults.count()?;
+        self.faults.syncs += 1;
+        if self.faults.failing_sync == Some(self.faults.syncs) {
+            return Err(io::Error::other("input/output error (simulated)"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self, id: InodeId) -> io::Result<()> {
+        let counted = self.count_sync();
+        let failed = self.faults.failing_sync == Some(self.faults.syncs);
+        let inode = self.inode_mut(id)?;
+        match counted {
+            Ok(()) => inode.sync(),
+            Err(_) if failed => inode.forget_pending(),
+            Err(_) => {}
+        }
+        counted
+    }
+
+    pub(super) fn write(&mut self, id: InodeId, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.faults.count()?;
+        self.faults.writes += 1;
+        if self.faults.failing_write == Some(self.faults.writes) {
+            return Err(io::Error::other("input/output error (simulated)"));
+        }
+        let torn = self.faults.torn_write.filter(|(write, _)| *write == self.faults.writes);
+        let bytes = torn.and_then(|(_, kept)| bytes.get(..kept)).unwrap_or(bytes);
+        let grows_by = (offset + bytes.len() as u64).saturating_sub(self.inode(id)?.len());
+        self.check_space(grows_by)?;
+        self.inode_mut(id)?.write(bytes, offset);
+        if torn.is_some() {
+            self.faults.dead_from = Some(0);
+            return Err(io::Error::other("the simulated process died in a write"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_len(&mut self, id: InodeId, len: u64) -> io::Result<()> {
+        self.faults.count()?;
+        self.check_space(len.saturating_sub(self.inode(id)?.len()))?;
+        self.inode_mut(id)?.set_len(len);
+        Ok(())
+    }
+
+    fn check_space(&self, more: u64) -> io::Result<()> {
+        if more > self.free_space() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    /// Files that have a name take space; those only held open do not, which a real disk would not grant.
+    pub(super) fn free_space(&self) -> u64 {
+        let Some(space) = self.faults.space else { return u64::MAX };
+        let named: BTreeSet<_> = self.names.values().collect();
+        let used = named.into_iter().filter_map(|id| self.inodes.get(id)).map(Inode::len).sum::<u64>();
+        space.saturating_sub(used)
+    }
+
+    pub(super) fn flip_bit(&mut self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
+        let id = self.lookup(path)?;
+        self.inode_mut(id)?.flip_bit(offset, bit)
+    }
+
+    pub(super) fn take_lock(&mut self, path: &Path) -> io::Result<()> {
+        if self.locks.insert(path.to_path_buf()) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
+    pub(super) fn release_lock(&mut self, path: &Path) {
+        self.locks.remove(path);
+    }
+
+    pub(super) fn crash(&self, mode: CrashMode) -> Self {
+        let mut prng = Prng::new(if let CrashMode::Seeded(seed) = mode { seed } else { 0 });
+        let mut durable_names = self.durable_names.clone();
+        let (mut names, mut pending) = (self.names.clone(), self.pending.clone());
+        if mode != CrashMode::KeepAll {
+            if matches!(mode, CrashMode::Seeded(_)) {
+                for change in &self.pending {
+                    if prng.below(2) == 0 {
+                        change.apply(&mut durable_names);
+                    }
+                }
+            }
+            names = durable_names.clone();
+            pending.clear();
+        }
+        let named: BTreeSet<_> = names.values().chain(durable_names.values()).copied().collect();
+        let inodes = self.inodes.iter().filter(|(id, _)| named.contains(id));
+        let inodes = inodes.map(|(id, inode)| (*id, inode.crash(mode, &mut prng))).collect();
+        Self {
+            names,
+            durable_names,
+            pending,
+            inodes,
+            dirs: self.dirs.clone(),
+            locks: BTreeSet::new(),
+            next_inode: self.next_inode,
+            faults: Faults::default(),
+        }
+    }
+}
