@@ -16,11 +16,12 @@ use crate::limits::JSON_DEPTH_MAX;
 
 const WHAT: &str = "header";
 
+/// Room made at once for a header that is written; longer ones make more.
+const HEADER_BYTES_USUAL: usize = 256;
+
 /// Reads a JSON header.
 pub(super) fn parse(header: &[u8]) -> Result<HeaderView<'_>, DecodeError> {
     let text = std::str::from_utf8(header).map_err(|_| DecodeError::Utf8 { what: WHAT })?;
-    let mut scanner = Scanner { text, at: 0 };
-    let mut code = None;
     let mut view = HeaderView {
         code: 0,
         language: LanguageCode::OTHER,
@@ -30,45 +31,24 @@ pub(super) fn parse(header: &[u8]) -> Result<HeaderView<'_>, DecodeError> {
         remark: None,
         ext: ExtFields::new(),
     };
-    scanner.expect(b'{')?;
-    while let Some(key) = scanner.next_key()? {
-        match key.text {
-            "code" => code = Some(scanner.integer("code")?),
-            "version" => view.version = scanner.integer("version")?,
-            "opaque" => view.opaque = scanner.integer("opaque")?,
-            "flag" => view.flag = scanner.integer("flag")?.cast_unsigned(),
-            "language" => view.language = language(scanner.value()?),
-            "remark" => {
-                view.remark = match scanner.value()? {
-                    Value::Text(piece) if piece.escaped => Some(unescape(piece.text).into()),
-                    Value::Text(piece) | Value::Bare(piece) => Some(piece.text.into()),
-                    Value::Null => None,
-                }
-            }
-            "extFields" => scanner.ext_fields(&mut view.ext)?,
-            _ => {
-                scanner.value()?;
-            }
-        }
+    let mut scanner = Scanner { text, at: 0, failure: None };
+    match scanner.header(&mut view) {
+        Ok(true) => Ok(view),
+        Ok(false) => Err(DecodeError::MissingField("code")),
+        Err(Stopped) => Err(scanner.into_error()),
     }
-    scanner.skip_blank();
-    if scanner.at != text.len() {
-        return Err(scanner.unexpected("the end"));
-    }
-    view.code = code.ok_or(DecodeError::MissingField("code"))?;
-    Ok(view)
 }
 
 /// A language by name, or by number as some clients write enums.
 fn language(value: Value<'_>) -> LanguageCode {
     match value {
         Value::Text(piece) => LanguageCode::from_name(piece.text),
-        Value::Bare(piece) => piece.text.parse().map_or(LanguageCode::OTHER, LanguageCode),
+        Value::Bare(text) => text.parse().map_or(LanguageCode::OTHER, LanguageCode),
         Value::Null => LanguageCode::OTHER,
     }
 }
 
-/// A piece of the header; with `escaped`, the inside of a string literal whose escapes are checked but not resolved.
+/// The inside of a string literal; with `escaped`, its escapes are checked but not resolved.
 #[derive(Debug, Clone, Copy)]
 struct Piece<'a> {
     text: &'a str,
@@ -80,17 +60,61 @@ enum Value<'a> {
     /// A string.
     Text(Piece<'a>),
     /// A number, a boolean, or a whole object or array, as it was written.
-    Bare(Piece<'a>),
+    Bare(&'a str),
     Null,
+}
+
+/// The scanner cannot go on; why is in [`Scanner::failure`]. Without size, so that every step returns in registers.
+#[derive(Debug, Clone, Copy)]
+struct Stopped;
+
+/// Why the scanner stopped.
+enum Failure {
+    /// This was expected at [`Scanner::at`].
+    Expected(&'static str),
+    Other(DecodeError),
 }
 
 struct Scanner<'a> {
     text: &'a str,
     /// Always at a character boundary: the scanner stops at ASCII bytes only.
     at: usize,
+    failure: Option<Failure>,
 }
 
 impl<'a> Scanner<'a> {
+    /// The whole header; whether it has a code.
+    fn header(&mut self, view: &mut HeaderView<'a>) -> Result<bool, Stopped> {
+        let mut has_code = false;
+        self.expect(b'{', "'{'")?;
+        while let Some(key) = self.next_key()? {
+            match key.text {
+                "code" => {
+                    view.code = self.integer("code")?;
+                    has_code = true;
+                }
+                "version" => view.version = self.integer("version")?,
+                "opaque" => view.opaque = self.integer("opaque")?,
+                "flag" => view.flag = self.integer("flag")?.cast_unsigned(),
+                "language" => view.language = language(self.value()?),
+                "remark" => {
+                    view.remark = match self.value()? {
+                        Value::Text(piece) if piece.escaped => Some(unescape(piece.text).into()),
+                        Value::Text(Piece { text, .. }) | Value::Bare(text) => Some(text.into()),
+                        Value::Null => None,
+                    }
+                }
+                "extFields" => self.ext_fields(&mut view.ext)?,
+                _ => {
+                    self.value()?;
+                }
+            }
+        }
+        self.skip_blank();
+        if self.at == self.text.len() { Ok(has_code) } else { Err(self.expected("the end")) }
+    }
+
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -102,61 +126,97 @@ impl<'a> Scanner<'a> {
     }
 
     #[cold]
-    fn unexpected(&self, expected: &str) -> DecodeError {
+    fn expected(&mut self, what: &'static str) -> Stopped {
+        self.failure = Some(Failure::Expected(what));
+        Stopped
+    }
+
+    #[cold]
+    fn failed(&mut self, error: DecodeError) -> Stopped {
+        self.failure = Some(Failure::Other(error));
+        Stopped
+    }
+
+    #[cold]
+    fn into_error(self) -> DecodeError {
+        let expected = match self.failure {
+            Some(Failure::Other(error)) => return error,
+            Some(Failure::Expected(expected)) => expected,
+            None => "something else",
+        };
         let found = self.text.get(self.at..).and_then(|rest| rest.chars().next());
         let found = found.map_or_else(|| "the end".to_owned(), |found| format!("{found:?}"));
         DecodeError::json(WHAT, format!("{found} at byte {}, expected {expected}", self.at))
     }
 
+    #[inline]
     fn slice(&self, from: usize, to: usize) -> &'a str {
         self.text.get(from..to).unwrap_or_default()
     }
 
-    fn expect(&mut self, wanted: u8) -> Result<(), DecodeError> {
-        self.skip_blank();
-        if self.peek() == Some(wanted) {
-            self.at += 1;
-            return Ok(());
+    #[inline]
+    fn expect(&mut self, wanted: u8, name: &'static str) -> Result<(), Stopped> {
+        if self.peek() != Some(wanted) {
+            self.skip_blank();
+            if self.peek() != Some(wanted) {
+                return Err(self.expected(name));
+            }
         }
-        Err(self.unexpected(&format!("{:?}", char::from(wanted))))
+        self.at += 1;
+        Ok(())
     }
 
     /// Inside an object, in front of a member or its end: the next member's name with its colon, or `None` at the end.
     /// Commas are separators that may be repeated or missing; nobody's meaning depends on them.
-    fn next_key(&mut self) -> Result<Option<Piece<'a>>, DecodeError> {
+    #[inline]
+    fn next_key(&mut self) -> Result<Option<Piece<'a>>, Stopped> {
         loop {
-            self.skip_blank();
-            match self.peek() {
-                Some(b',') => self.at += 1,
+            let key = match self.peek() {
+                Some(b'"') => self.string()?,
+                Some(b',' | b' ' | b'\n' | b'\r' | b'\t') => {
+                    self.at += 1;
+                    continue;
+                }
                 Some(b'}') => {
                     self.at += 1;
                     return Ok(None);
                 }
+                _ => Piece { text: self.bare_word("a member's name")?, escaped: false },
+            };
+            self.expect(b':', "':'")?;
+            return Ok(Some(key));
+        }
+    }
+
+    /// A string whose opening quote is next.
+    #[inline]
+    fn string(&mut self) -> Result<Piece<'a>, Stopped> {
+        let start = self.at + 1;
+        let mut at = start;
+        loop {
+            match self.text.as_bytes().get(at) {
                 Some(b'"') => {
-                    let key = self.string()?;
-                    self.expect(b':')?;
-                    return Ok(Some(key));
+                    self.at = at + 1;
+                    return Ok(Piece { text: self.slice(start, at), escaped: false });
                 }
-                _ => {
-                    let key = self.bare_word("a member's name")?;
-                    self.expect(b':')?;
-                    return Ok(Some(key));
+                Some(b'\\') => return self.escaped_string(start, at),
+                Some(_) => at += 1,
+                None => {
+                    self.at = at;
+                    return Err(self.expected("the end of a string"));
                 }
             }
         }
     }
 
-    /// A string whose opening quote is next.
-    fn string(&mut self) -> Result<Piece<'a>, DecodeError> {
+    /// The rest of a string from its first backslash on.
+    fn escaped_string(&mut self, start: usize, backslash: usize) -> Result<Piece<'a>, Stopped> {
         let bytes = self.text.as_bytes();
-        let start = self.at + 1;
-        let mut at = start;
-        let mut escaped = false;
+        let mut at = backslash;
         loop {
             match bytes.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
-                    escaped = true;
                     at += match bytes.get(at + 1..) {
                         Some([b'u', a, b, c, d, ..])
                             if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) =>
@@ -166,23 +226,23 @@ impl<'a> Scanner<'a> {
                         Some([b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' | b'\'', ..]) => 2,
                         _ => {
                             self.at = at;
-                            return Err(self.unexpected("an escape of JSON"));
+                            return Err(self.expected("an escape of JSON"));
                         }
                     };
                 }
                 Some(_) => at += 1,
                 None => {
                     self.at = at;
-                    return Err(self.unexpected("the end of a string"));
+                    return Err(self.expected("the end of a string"));
                 }
             }
         }
         self.at = at + 1;
-        Ok(Piece { text: self.slice(start, at), escaped })
+        Ok(Piece { text: self.slice(start, at), escaped: true })
     }
 
     /// Letters, digits and what numbers need.
-    fn bare_word(&mut self, expected: &str) -> Result<Piece<'a>, DecodeError> {
+    fn bare_word(&mut self, expected: &'static str) -> Result<&'a str, Stopped> {
         let start = self.at;
         while let Some(b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' | b'+' | b'-' | b'.') =
             self.peek()
@@ -190,25 +250,30 @@ impl<'a> Scanner<'a> {
             self.at += 1;
         }
         if self.at == start {
-            return Err(self.unexpected(expected));
+            return Err(self.expected(expected));
         }
-        Ok(Piece { text: self.slice(start, self.at), escaped: false })
+        Ok(self.slice(start, self.at))
     }
 
-    fn value(&mut self) -> Result<Value<'a>, DecodeError> {
+    #[inline]
+    fn value(&mut self) -> Result<Value<'a>, Stopped> {
+        if self.peek() == Some(b'"') { self.string().map(Value::Text) } else { self.other_value() }
+    }
+
+    fn other_value(&mut self) -> Result<Value<'a>, Stopped> {
         self.skip_blank();
         match self.peek() {
-            Some(b'"') => Ok(Value::Text(self.string()?)),
-            Some(b'{' | b'[') => Ok(Value::Bare(self.nested()?)),
+            Some(b'"') => self.string().map(Value::Text),
+            Some(b'{' | b'[') => self.nested().map(Value::Bare),
             _ => {
                 let word = self.bare_word("a value")?;
-                Ok(if word.text == "null" { Value::Null } else { Value::Bare(word) })
+                Ok(if word == "null" { Value::Null } else { Value::Bare(word) })
             }
         }
     }
 
     /// A whole object or array, skipped with its brackets matched.
-    fn nested(&mut self) -> Result<Piece<'a>, DecodeError> {
+    fn nested(&mut self) -> Result<&'a str, Stopped> {
         let start = self.at;
         // One bit per open bracket, 1 for an object: no recursion, so no depth that the sender chooses.
         let mut open: u64 = 1;
@@ -220,59 +285,57 @@ impl<'a> Scanner<'a> {
                     continue;
                 }
                 Some(bracket @ (b'{' | b'[')) => {
-                    if depth == JSON_DEPTH_MAX {
-                        return Err(DecodeError::TooLong {
-                            what: "nesting of a header",
-                            got: depth + 1,
-                            max: JSON_DEPTH_MAX,
-                        });
-                    }
                     depth += 1;
+                    if depth > JSON_DEPTH_MAX {
+                        let (what, max) = ("nesting of a header", JSON_DEPTH_MAX);
+                        return Err(self.failed(DecodeError::TooLong { what, got: depth, max }));
+                    }
                     open = open << 1 | u64::from(bracket == b'{');
                 }
                 Some(bracket @ (b'}' | b']')) => {
                     if open & 1 != u64::from(bracket == b'}') {
-                        return Err(self.unexpected("the other bracket"));
+                        return Err(self.expected("the other bracket"));
                     }
                     depth -= 1;
                     open >>= 1;
                     if depth == 0 {
                         self.at += 1;
-                        return Ok(Piece { text: self.slice(start, self.at), escaped: false });
+                        return Ok(self.slice(start, self.at));
                     }
                 }
                 Some(_) => {}
-                None => return Err(self.unexpected("a closing bracket")),
+                None => return Err(self.expected("a closing bracket")),
             }
             self.at += 1;
         }
     }
 
-    /// A number that fits 32 bits, with or without quotes.
-    fn integer(&mut self, field: &'static str) -> Result<i32, DecodeError> {
-        let (Value::Text(piece) | Value::Bare(piece)) = self.value()? else { return Ok(0) };
-        piece.text.parse().map_err(|_| DecodeError::bad_value(field, piece.text, "a 32-bit number"))
+    /// A number that fits 32 bits, with or without quotes; `null` is 0.
+    fn integer(&mut self, field: &'static str) -> Result<i32, Stopped> {
+        let (Value::Text(Piece { text, .. }) | Value::Bare(text)) = self.value()? else { return Ok(0) };
+        text.parse().map_err(|_| self.failed(DecodeError::bad_value(field, text, "a 32-bit number")))
     }
 
     /// The object of extension fields, or `null`.
-    fn ext_fields(&mut self, fields: &mut ExtFields<'a>) -> Result<(), DecodeError> {
+    fn ext_fields(&mut self, fields: &mut ExtFields<'a>) -> Result<(), Stopped> {
         self.skip_blank();
         if self.peek() != Some(b'{') {
             return match self.value()? {
                 Value::Null => Ok(()),
-                Value::Text(_) | Value::Bare(_) => Err(DecodeError::json(WHAT, "extFields is not an object")),
+                Value::Text(_) | Value::Bare(_) => {
+                    Err(self.failed(DecodeError::json(WHAT, "extFields is not an object")))
+                }
             };
         }
         self.at += 1;
-        while let Some(key) = self.next_key()? {
-            if let Value::Text(value) | Value::Bare(value) = self.value()? {
-                fields.push(ExtField {
-                    key: key.text,
-                    value: value.text,
-                    key_escaped: key.escaped,
-                    value_escaped: value.escaped,
-                })?;
-            }
+        while let Some(Piece { text: key, escaped: key_escaped }) = self.next_key()? {
+            let (value, value_escaped) = match self.value()? {
+                Value::Text(piece) => (piece.text, piece.escaped),
+                Value::Bare(text) => (text, false),
+                Value::Null => continue,
+            };
+            let pushed = fields.push(ExtField { key, value, key_escaped, value_escaped });
+            pushed.map_err(|error| self.failed(error))?;
         }
         Ok(())
     }
@@ -280,6 +343,7 @@ impl<'a> Scanner<'a> {
 
 /// Appends a JSON header. Members in the order in which RocketMQ writes them; absent ones are left out.
 pub(super) fn write<'a>(out: &mut BytesMut, head: &Head<'_>, ext: impl Iterator<Item = (&'a str, &'a str)>) {
+    out.reserve(HEADER_BYTES_USUAL);
     out.put_slice(b"{\"code\":");
     put_number(out, i64::from(head.code));
     let mut separator: &[u8] = b",\"extFields\":{";

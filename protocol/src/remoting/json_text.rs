@@ -12,6 +12,15 @@ pub(crate) fn unescape(raw: &str) -> String {
     while let Some(at) = rest.find('\\') {
         let (plain, escape) = rest.split_at(at);
         text.push_str(plain);
+        // What separates the properties of a message, and so by far the most frequent escapes.
+        if let Some(digits) = escape.strip_prefix("\\u00") {
+            let (hex, behind) = digits.split_at_checked(2).unwrap_or_default();
+            if let Ok(code) = u8::from_str_radix(hex, 16) {
+                text.push(char::from(code));
+                rest = behind;
+                continue;
+            }
+        }
         let mut chars = escape.chars();
         chars.next();
         match chars.next() {
@@ -50,22 +59,46 @@ fn unicode_escape(digits: &str) -> (char, &str) {
 }
 
 /// Four hex digits as a number; anything else as U+FFFD, with nothing consumed.
+#[inline]
 fn hex4(text: &str) -> (u32, &str) {
-    let parsed = text.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    match parsed {
-        Some(unit) => (unit, text.get(4..).unwrap_or_default()),
-        None => (u32::from(char::REPLACEMENT_CHARACTER), text),
+    let mut unit = 0;
+    for digit in text.bytes().take(4) {
+        let Some(value) = char::from(digit).to_digit(16) else { return (REPLACEMENT, text) };
+        unit = unit << 4 | value;
     }
+    match text.get(4..) {
+        Some(rest) => (unit, rest),
+        None => (REPLACEMENT, text),
+    }
+}
+
+const REPLACEMENT: u32 = char::REPLACEMENT_CHARACTER as u32;
+
+/// Whether JSON must escape `byte`.
+#[inline]
+const fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 /// Appends `text` as a JSON string, quotes included.
 pub(crate) fn put_string(out: &mut BytesMut, text: &str) {
-    out.reserve(text.len() + 2);
-    out.put_u8(b'"');
-    let mut plain_from = 0;
     let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.put_u8(b'"');
+    // Without an early exit the compiler can test many bytes at once.
+    if bytes.iter().fold(false, |found, byte| found | needs_escape(*byte)) {
+        put_escaped(out, bytes);
+    } else {
+        out.put_slice(bytes);
+    }
+    out.put_u8(b'"');
+}
+
+/// Appends the inside of a string that holds something to escape.
+fn put_escaped(out: &mut BytesMut, bytes: &[u8]) {
+    let mut plain_from = 0;
     for (at, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+        if !needs_escape(*byte) {
             continue;
         }
         out.put_slice(bytes.get(plain_from..at).unwrap_or_default());
@@ -84,7 +117,6 @@ pub(crate) fn put_string(out: &mut BytesMut, text: &str) {
         }
     }
     out.put_slice(bytes.get(plain_from..).unwrap_or_default());
-    out.put_u8(b'"');
 }
 
 /// Appends a decimal number.

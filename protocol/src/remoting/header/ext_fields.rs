@@ -9,11 +9,11 @@ use crate::error::DecodeError;
 use crate::limits::EXT_FIELDS_MAX;
 use crate::remoting::json_text::unescape;
 
-/// Fields held without an allocation; the widest common request (a send with credentials) has 20.
-const INLINE_FIELDS: usize = 24;
+/// Fields held without an allocation. A send has 13 to 16, whoever sends it; credentials may spill over.
+const INLINE_FIELDS: usize = 16;
 
 /// One field as it stands in the frame.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct ExtField<'a> {
     pub(in crate::remoting) key: &'a str,
     pub(in crate::remoting) value: &'a str,
@@ -24,12 +24,14 @@ pub struct ExtField<'a> {
 impl<'a> ExtField<'a> {
     /// The name.
     #[must_use]
+    #[inline]
     pub fn key(&self) -> Cow<'a, str> {
         resolved(self.key, self.key_escaped)
     }
 
     /// The value as text; numbers and booleans of JSON as they were written.
     #[must_use]
+    #[inline]
     pub fn value(&self) -> Cow<'a, str> {
         resolved(self.value, self.value_escaped)
     }
@@ -41,6 +43,7 @@ impl<'a> ExtField<'a> {
     }
 }
 
+#[inline]
 fn resolved(raw: &str, escaped: bool) -> Cow<'_, str> {
     if escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
 }
@@ -48,11 +51,18 @@ fn resolved(raw: &str, escaped: bool) -> Cow<'_, str> {
 /// The extension fields of one header, in the order of the frame, at most [`EXT_FIELDS_MAX`].
 #[derive(Debug, Clone, Default)]
 pub struct ExtFields<'a> {
-    inline: [ExtField<'a>; INLINE_FIELDS],
+    /// Name and value of the first fields.
+    inline: [(&'a str, &'a str); INLINE_FIELDS],
     /// Fields in `inline`.
     inline_count: usize,
-    spilled: Vec<ExtField<'a>>,
+    spilled: Vec<(&'a str, &'a str)>,
+    /// Bit n: the name of field n holds escapes.
+    escaped_keys: u64,
+    /// Bit n: the value of field n holds escapes.
+    escaped_values: u64,
 }
+
+const _: () = assert!(EXT_FIELDS_MAX <= 64, "one bit of a u64 for each field");
 
 impl<'a> ExtFields<'a> {
     /// No fields.
@@ -73,26 +83,46 @@ impl<'a> ExtFields<'a> {
         Ok(fields)
     }
 
+    #[inline]
     pub(in crate::remoting) fn push(&mut self, field: ExtField<'a>) -> Result<(), DecodeError> {
+        let index = self.len();
         if let Some(slot) = self.inline.get_mut(self.inline_count) {
-            *slot = field;
+            *slot = (field.key, field.value);
             self.inline_count += 1;
-            return Ok(());
-        }
-        if self.len() == EXT_FIELDS_MAX {
+        } else if index < EXT_FIELDS_MAX {
+            self.spilled.push((field.key, field.value));
+        } else {
             return Err(DecodeError::TooLong {
                 what: "extension fields",
                 got: EXT_FIELDS_MAX + 1,
                 max: EXT_FIELDS_MAX,
             });
         }
-        self.spilled.push(field);
+        self.escaped_keys |= u64::from(field.key_escaped) << index;
+        self.escaped_values |= u64::from(field.value_escaped) << index;
         Ok(())
     }
 
+    /// The field in place `index`, if there is one.
+    #[inline]
+    fn field(&self, index: usize) -> Option<ExtField<'a>> {
+        let (key, value) = if index < self.inline_count {
+            *self.inline.get(index)?
+        } else {
+            *self.spilled.get(index - self.inline_count)?
+        };
+        Some(ExtField {
+            key,
+            value,
+            key_escaped: self.escaped_keys >> index & 1 != 0,
+            value_escaped: self.escaped_values >> index & 1 != 0,
+        })
+    }
+
     /// The fields in the order of the frame.
-    pub fn fields(&self) -> impl DoubleEndedIterator<Item = &ExtField<'a>> {
-        self.inline.iter().take(self.inline_count).chain(&self.spilled)
+    #[inline]
+    pub fn fields(&self) -> impl DoubleEndedIterator<Item = ExtField<'a>> {
+        (0..self.len()).filter_map(|index| self.field(index))
     }
 
     /// Names and values in the order of the frame.
@@ -103,11 +133,12 @@ impl<'a> ExtFields<'a> {
     /// The value of `key`; of several the last, as in a map that was filled in order.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Cow<'a, str>> {
-        self.fields().rev().find(|field| field.is(key)).map(ExtField::value)
+        self.fields().rev().find(|field| field.is(key)).map(|field| field.value())
     }
 
     /// Number of fields.
     #[must_use]
+    #[inline]
     pub const fn len(&self) -> usize {
         self.inline_count + self.spilled.len()
     }

@@ -138,7 +138,7 @@ impl<'a> SendMessageHeader<'a> {
         let mut header = Self::new(Cow::Borrowed(""), Cow::Borrowed(""), 0);
         let mut queue_id = None;
         for field in ext.fields() {
-            header.set(field, &mut queue_id)?;
+            header.set(&field, &mut queue_id)?;
         }
         if header.topic.is_empty() {
             return Err(DecodeError::MissingField("topic"));

@@ -1,6 +1,7 @@
 //! How one extension field becomes a value and back, and the macro that makes a typed header of a table of fields.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use crate::error::DecodeError;
 use crate::ids::QueueId;
@@ -45,9 +46,15 @@ impl<'a, T: WireField<'a>> WireField<'a> for Option<T> {
     }
 }
 
+/// A number, blanks around it ignored; they are rare, so the text is tried as it is first.
+#[inline]
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().or_else(|| text.trim().parse().ok())
+}
+
 impl WireField<'_> for i32 {
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
-        text.trim().parse().map_err(|_| DecodeError::bad_value(field, text, "a 32-bit number"))
+        number(&text).ok_or_else(|| DecodeError::bad_value(field, text, "a 32-bit number"))
     }
 
     fn write(&self) -> Option<String> {
@@ -57,7 +64,7 @@ impl WireField<'_> for i32 {
 
 impl WireField<'_> for i64 {
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
-        text.trim().parse().map_err(|_| DecodeError::bad_value(field, text, "a 64-bit number"))
+        number(&text).ok_or_else(|| DecodeError::bad_value(field, text, "a 64-bit number"))
     }
 
     fn write(&self) -> Option<String> {
@@ -67,6 +74,11 @@ impl WireField<'_> for i64 {
 
 impl WireField<'_> for bool {
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
+        match &*text {
+            "false" | "0" => return Ok(false),
+            "true" | "1" => return Ok(true),
+            _ => {}
+        }
         match text.trim() {
             "1" => Ok(true),
             "0" => Ok(false),
