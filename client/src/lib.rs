@@ -1,1 +1,75 @@
-//! See the crate's description in `Cargo.toml`; the modules arrive with their first use.
+//! Producers, transactions and consumers for Mezzo, in Rust. Everything here speaks plain RocketMQ remoting, so it works
+//! against Apache RocketMQ too.
+//!
+//! Start with a [`Client`]; make from it a [`Producer`], a [`TransactionProducer`] or a [`PushConsumer`]. All of them
+//! are async and run on tokio.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use mezzo_client::{Client, Message, ReceivedMessage, Verdict};
+//!
+//! let client = Client::connect("127.0.0.1:9876").await?;
+//!
+//! let producer = client.producer("greeters").start().await?;
+//! producer.send(Message::new("greetings", "hello")?).await?;
+//!
+//! let consumer = client
+//!     .push_consumer("readers")
+//!     .subscribe("greetings", "*")
+//!     .handler(|message: ReceivedMessage| async move {
+//!         println!("{}", String::from_utf8_lossy(message.body()));
+//!         Verdict::Done
+//!     })
+//!     .start()
+//!     .await?;
+//!
+//! consumer.shutdown().await;
+//! producer.shutdown().await;
+//! client.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - **Every outcome is honest.** A send that fails says whether the message may be stored ([`SendError::Unknown`]); a
+//!   transaction that is not confirmed is [`Outcome::Unknown`], never "failed".
+//! - **Everything is bounded.** Each queue, buffer and wait has a name and a default in [`config`].
+//! - **At least once.** A message comes again after a crash, a rebalance or a retry: process it so that this does no
+//!   harm.
+//!
+//! # Layout
+//!
+//! ```text
+//! client     Client: what producers and consumers share     net    connections, without knowing what they carry
+//! producer   Producer, TransactionProducer                  core   decisions, without sockets, tasks or clocks
+//! consumer   PushConsumer                                   message, error, config, clock
+//! ```
+
+mod client;
+mod clock;
+pub mod config;
+mod consumer;
+mod core;
+mod error;
+mod message;
+mod net;
+mod producer;
+mod unique_key;
+
+pub use client::{Client, ClientBuilder};
+pub use clock::SystemClock;
+pub use consumer::{Handler, PushConsumer, PushConsumerBuilder, Verdict};
+pub use error::{Error, RequestError, SendError};
+pub use message::{Message, MessageBuilder, MessageError, ReceivedMessage};
+pub use mezzo_protocol::assignment;
+pub use mezzo_protocol::ids::{
+    GroupName, MessageQueue, OffsetMessageId, PhysicalOffset, QueueId, QueueOffset, TopicName,
+};
+pub use mezzo_protocol::remoting::ResponseCode;
+pub use mezzo_protocol::time::{Clock, Timestamp};
+pub use producer::{
+    CheckBack, LocalError, LocalOutcome, Outcome, Prepared, Producer, ProducerBuilder, SendReceipt, Stored,
+    TransactionContext, TransactionError, TransactionIds, TransactionProducer, TransactionProducerBuilder,
+    UnknownReason,
+};

@@ -1,0 +1,208 @@
+//! The groups that this client takes part in: what its heartbeats say, and whom a broker's request concerns.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mezzo_protocol::ids::GroupName;
+use mezzo_protocol::remoting::body::heartbeat::{ConsumerData, HeartbeatData, ProducerData};
+use tokio::sync::{Notify, mpsc};
+
+use super::inbound::CheckBackRequest;
+use crate::error::Error;
+
+/// A consumer as heartbeats describe it.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsumerMember {
+    /// What brokers learn.
+    pub(crate) data: ConsumerData,
+    /// Notified when a broker says that the group has changed.
+    pub(crate) changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct ProducerMember {
+    /// Producers of this client in the group.
+    count: usize,
+    /// Where check-backs go, if one of them is transactional.
+    check_backs: Option<mpsc::Sender<CheckBackRequest>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    producers: HashMap<GroupName, ProducerMember>,
+    consumers: HashMap<GroupName, ConsumerMember>,
+}
+
+/// All members of this client.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    state: Mutex<State>,
+}
+
+/// Which role a [`Membership`] stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Producer,
+    TransactionProducer,
+    Consumer,
+}
+
+/// A place in a group; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    members: Arc<Members>,
+    group: GroupName,
+    role: Role,
+}
+
+impl Members {
+    /// Joins as a producer. Any number of producers may share a group.
+    pub(crate) fn join_producer(self: &Arc<Self>, group: &GroupName) -> Membership {
+        self.lock().producers.entry(group.clone()).or_default().count += 1;
+        self.membership(group, Role::Producer)
+    }
+
+    /// Joins as the producer that answers the group's check-backs, of which a client has one per group.
+    pub(crate) fn join_transaction_producer(
+        self: &Arc<Self>,
+        group: &GroupName,
+        check_backs: mpsc::Sender<CheckBackRequest>,
+    ) -> Result<Membership, Error> {
+        let mut state = self.lock();
+        let member = state.producers.entry(group.clone()).or_default();
+        if member.check_backs.is_some() {
+            return Err(Error::DuplicateGroup { group: group.clone() });
+        }
+        member.count += 1;
+        member.check_backs = Some(check_backs);
+        drop(state);
+        Ok(self.membership(group, Role::TransactionProducer))
+    }
+
+    /// Joins as the consumer of a group, of which a client has one.
+    pub(crate) fn join_consumer(
+        self: &Arc<Self>,
+        group: &GroupName,
+        member: ConsumerMember,
+    ) -> Result<Membership, Error> {
+        match self.lock().consumers.entry(group.clone()) {
+            Entry::Occupied(_) => return Err(Error::DuplicateGroup { group: group.clone() }),
+            Entry::Vacant(place) => place.insert(member),
+        };
+        Ok(self.membership(group, Role::Consumer))
+    }
+
+    /// Who answers check-backs for `group`.
+    pub(crate) fn check_backs(&self, group: &str) -> Option<mpsc::Sender<CheckBackRequest>> {
+        self.lock().producers.get(group)?.check_backs.clone()
+    }
+
+    /// Tells the consumer of `group` that its group has changed; `false` if there is none.
+    pub(crate) fn group_changed(&self, group: &str) -> bool {
+        let changed = self.lock().consumers.get(group).map(|member| Arc::clone(&member.changed));
+        changed.inspect(|changed| changed.notify_one()).is_some()
+    }
+
+    /// What a heartbeat says now; `None` without members.
+    pub(crate) fn heartbeat(&self, client_id: &str) -> Option<HeartbeatData> {
+        let state = self.lock();
+        if state.producers.is_empty() && state.consumers.is_empty() {
+            return None;
+        }
+        let mut producers: Vec<_> = state
+            .producers
+            .keys()
+            .map(|group| ProducerData { group_name: group.as_str().to_owned() })
+            .collect();
+        producers.sort_by(|a, b| a.group_name.cmp(&b.group_name));
+        let mut consumers: Vec<_> = state.consumers.values().map(|member| member.data.clone()).collect();
+        consumers.sort_by(|a, b| a.group_name.cmp(&b.group_name));
+        Some(HeartbeatData {
+            client_id: client_id.to_owned(),
+            producer_data_set: producers,
+            consumer_data_set: consumers,
+            ..HeartbeatData::default()
+        })
+    }
+
+    /// Whether there is a consumer: replicas need heartbeats then too.
+    pub(crate) fn has_consumers(&self) -> bool {
+        !self.lock().consumers.is_empty()
+    }
+
+    fn membership(self: &Arc<Self>, group: &GroupName, role: Role) -> Membership {
+        Membership { members: Arc::clone(self), group: group.clone(), role }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Membership {
+    /// The group.
+    pub(crate) const fn group(&self) -> &GroupName {
+        &self.group
+    }
+
+    /// Whether brokers must be told when this place is given up: nobody else of this client is in the group.
+    pub(crate) fn is_last_producer(&self) -> bool {
+        self.members.lock().producers.get(&self.group).is_some_and(|member| member.count == 1)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut state = self.members.lock();
+        if self.role == Role::Consumer {
+            state.consumers.remove(&self.group);
+            return;
+        }
+        let Some(member) = state.producers.get_mut(&self.group) else { return };
+        member.count -= 1;
+        if self.role == Role::TransactionProducer {
+            member.check_backs = None;
+        }
+        if member.count == 0 {
+            state.producers.remove(&self.group);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group() -> GroupName {
+        GroupName::new("g").unwrap()
+    }
+
+    #[test]
+    fn producers_share_a_group_and_the_last_one_leaves_it() {
+        let members = Arc::new(Members::default());
+        let (first, second) = (members.join_producer(&group()), members.join_producer(&group()));
+        assert!(!first.is_last_producer());
+        drop(first);
+        assert!(second.is_last_producer());
+        assert_eq!(members.heartbeat("c").unwrap().producer_data_set.len(), 1);
+        drop(second);
+        assert!(members.heartbeat("c").is_none());
+    }
+
+    #[test]
+    fn a_group_has_one_answerer_of_check_backs_at_a_time() {
+        let members = Arc::new(Members::default());
+        let (sender, _receiver) = mpsc::channel(1);
+        let _plain = members.join_producer(&group());
+        let first = members.join_transaction_producer(&group(), sender.clone()).unwrap();
+        assert!(matches!(
+            members.join_transaction_producer(&group(), sender.clone()),
+            Err(Error::DuplicateGroup { .. })
+        ));
+        assert!(members.check_backs("g").is_some());
+        drop(first);
+        assert!(members.check_backs("g").is_none());
+        assert!(members.join_transaction_producer(&group(), sender).is_ok());
+    }
+}

@@ -1,0 +1,229 @@
+//! Every time, bound and size of the client, with its default. Plain values: set what you want to differ, leave the rest.
+//!
+//! ```
+//! use mezzo_client::config::ClientConfig;
+//!
+//! let config = ClientConfig { request_timeout_ms: 1_000, ..ClientConfig::default() };
+//! assert_eq!(config.heartbeat_interval_ms, 30_000);
+//! ```
+
+use mezzo_protocol::limits;
+use mezzo_protocol::time::Timestamp;
+
+pub use crate::core::backoff::BackoffPolicy;
+pub use crate::core::process_queue::PrefetchLimits;
+pub use mezzo_protocol::remoting::frame::HeaderEncoding;
+
+/// Settings of a [`Client`](crate::Client): connections, routes, heartbeats.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// How requests are written. Default: JSON, which every broker and proxy reads.
+    pub header_encoding: HeaderEncoding,
+    /// Longest wait for a connection to be made, in milliseconds. Default: 3,000.
+    pub connect_timeout_ms: u64,
+    /// Longest wait for the answer to a request that has no time of its own, in milliseconds. Default: 3,000.
+    pub request_timeout_ms: u64,
+    /// Longest time that one write to a socket may take before the connection is given up, in milliseconds.
+    /// Default: 10,000.
+    pub write_timeout_ms: u64,
+    /// Time between heartbeats to each broker, in milliseconds; brokers forget a client after 120,000. Default: 30,000.
+    pub heartbeat_interval_ms: u64,
+    /// Age at which a route is asked for again, in milliseconds. Default: 30,000.
+    pub route_refresh_ms: u64,
+    /// The same for a topic that is just being created by sending to it, in milliseconds. Default: 1,000.
+    pub new_topic_refresh_ms: u64,
+    /// Queues of a topic that a broker creates because of our first message. Default: 4.
+    pub new_topic_queues: u32,
+    /// Most topics whose routes are held; past it the one unused for longest is forgotten. Default: 4,096.
+    pub route_topics_max: usize,
+    /// Most unanswered requests on one connection; past it a request fails at once. Default: 65,536.
+    pub pending_requests_max: usize,
+    /// Most bytes that wait to be written to one connection; past it senders wait. Default: 8 MiB.
+    pub write_buffer_bytes_max: usize,
+    /// Largest frame that is read, in bytes; a larger one ends the connection. Default: 16 MiB.
+    pub frame_bytes_max: usize,
+    /// Most requests of brokers (check-backs, changes of groups) that wait to be looked at; past it they are dropped,
+    /// and brokers repeat what matters. Default: 1,024.
+    pub inbound_requests_max: usize,
+    /// Waiting times before a lost connection is made again. Default: 100 ms, doubling to 10 s.
+    pub reconnect: BackoffPolicy,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            header_encoding: HeaderEncoding::Json,
+            connect_timeout_ms: 3_000,
+            request_timeout_ms: 3_000,
+            write_timeout_ms: 10_000,
+            heartbeat_interval_ms: 30_000,
+            route_refresh_ms: 30_000,
+            new_topic_refresh_ms: 1_000,
+            new_topic_queues: 4,
+            route_topics_max: 4_096,
+            pending_requests_max: 65_536,
+            write_buffer_bytes_max: 8 << 20,
+            frame_bytes_max: limits::FRAME_BYTES_MAX,
+            inbound_requests_max: 1_024,
+            reconnect: BackoffPolicy::new(100, 10_000),
+        }
+    }
+}
+
+/// Settings of a [`Producer`](crate::Producer).
+#[derive(Debug, Clone)]
+pub struct ProducerConfig {
+    /// Longest time of a whole send, retries and waiting for room included, in milliseconds. Default: 6,000.
+    pub send_timeout_ms: u64,
+    /// Longest wait for the answer to one attempt, in milliseconds. Default: 3,000.
+    pub attempt_timeout_ms: u64,
+    /// Further attempts after the first, each on another broker or queue if there is one. Default: 2.
+    pub retries: u32,
+    /// Whether an attempt with unknown outcome is followed by another. `true` favours delivery (at least once),
+    /// `false` favours no duplicates. Halves of transactions and ordered messages are never repeated after an unknown
+    /// outcome. Default: true.
+    pub retry_unknown: bool,
+    /// Retries in a burst; later one per ten successful sends. Default: 100.
+    pub retry_budget: u32,
+    /// Most sends in flight; past it `send` waits. Default: 4,096.
+    pub in_flight_max: usize,
+    /// Most body bytes in flight; past it `send` waits. Default: 64 MiB.
+    pub in_flight_bytes_max: usize,
+    /// Bodies of at least so many bytes are compressed. Default: 4,096.
+    pub compress_from_bytes: usize,
+    /// zlib level, 1 (fast) to 9 (small). Default: 5.
+    pub compression_level: u32,
+    /// How long a broker that failed is passed over while there are others, in milliseconds. Default: 5,000.
+    pub spare_broker_ms: u64,
+    /// Longest wait at shutdown for sends in flight, in milliseconds. Default: 10,000.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            send_timeout_ms: 6_000,
+            attempt_timeout_ms: 3_000,
+            retries: 2,
+            retry_unknown: true,
+            retry_budget: 100,
+            in_flight_max: 4_096,
+            in_flight_bytes_max: 64 << 20,
+            compress_from_bytes: 4_096,
+            compression_level: 5,
+            spare_broker_ms: 5_000,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// Settings of a [`TransactionProducer`](crate::TransactionProducer), beside those of its sends.
+#[derive(Debug, Clone)]
+pub struct TransactionConfig {
+    /// How half messages are sent.
+    pub producer: ProducerConfig,
+    /// Longest wait for the broker's answer to a decision, in milliseconds; then the outcome is
+    /// [`Unknown`](crate::Outcome::Unknown) and the broker's check-back settles it. Default: 3,000.
+    pub end_timeout_ms: u64,
+    /// Most transactions whose local part runs at one time; past it `prepare` waits. Default: 10,000.
+    pub running_max: usize,
+    /// Decisions remembered until the broker confirms them, so that a check-back is answered without asking the
+    /// handler; past it the oldest is forgotten and the handler is asked. Default: 4,096.
+    pub unconfirmed_max: usize,
+    /// Most check-backs that are being answered at one time. Default: 16.
+    pub check_back_concurrency: usize,
+    /// Most check-backs that wait for it; past it they are dropped, and the broker asks again. Default: 1,024.
+    pub check_backs_waiting_max: usize,
+    /// Longest time of the handler; then the answer is "unknown", in milliseconds. Default: 30,000.
+    pub check_back_timeout_ms: u64,
+    /// Longest wait at shutdown for running local parts, in milliseconds. Default: 10,000.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for TransactionConfig {
+    fn default() -> Self {
+        Self {
+            producer: ProducerConfig::default(),
+            end_timeout_ms: 3_000,
+            running_max: 10_000,
+            unconfirmed_max: 4_096,
+            check_back_concurrency: 16,
+            check_backs_waiting_max: 1_024,
+            check_back_timeout_ms: 30_000,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// Where a group begins on a queue of which it has committed no offset yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartPosition {
+    /// With the oldest message still kept. The default: nothing is missed.
+    #[default]
+    First,
+    /// With the first message that arrives after the group's first start.
+    Last,
+    /// With the first message that became visible at this time or later.
+    At(Timestamp),
+}
+
+/// Settings of a [`PushConsumer`](crate::PushConsumer).
+#[derive(Debug, Clone)]
+pub struct ConsumerConfig {
+    /// Most handlers that run at one time. Default: 20.
+    pub concurrency: usize,
+    /// Bounds of what one queue holds between pull and verdict. Default: 1,000 messages, 16 MiB, a span of 2,000.
+    pub prefetch: PrefetchLimits,
+    /// Most messages that one pull asks for (brokers give less when they like). Default: 128.
+    pub pull_messages_max: u32,
+    /// How long a broker may hold a pull that finds nothing, in milliseconds. Default: 15,000.
+    pub pull_suspend_ms: u64,
+    /// Longest wait for a pull's answer beyond the former, in milliseconds. Default: 10,000.
+    pub pull_grace_ms: u64,
+    /// Waiting times after a failed pull. Default: 100 ms, doubling to 3 s.
+    pub pull_backoff: BackoffPolicy,
+    /// Pause after a pull that found nothing and was not held, in milliseconds: a broker that does not hold pulls is
+    /// not polled in a tight loop. Default: 20.
+    pub empty_pull_pause_ms: u64,
+    /// Time between commits of offsets, in milliseconds. Default: 5,000.
+    pub commit_interval_ms: u64,
+    /// Time between rebalances that nothing else caused, in milliseconds. Default: 20,000.
+    pub rebalance_interval_ms: u64,
+    /// Waiting times after a rebalance that could not be completed. Default: 500 ms, doubling to 20 s.
+    pub rebalance_backoff: BackoffPolicy,
+    /// Longest time of a handler; then the message is retried, in milliseconds. Default: 900,000 (15 minutes).
+    pub handler_timeout_ms: u64,
+    /// Deliveries after the first before a message becomes a dead letter. Default: 16.
+    pub retries_max: u32,
+    /// Attempts to hand a message back to the broker before it is processed here again. Default: 3.
+    pub send_back_attempts: u32,
+    /// How long a message waits here if it could not be handed back, in milliseconds. Default: 5,000.
+    pub local_retry_ms: u64,
+    /// Longest wait at shutdown for running handlers, in milliseconds. Default: 30,000.
+    pub drain_timeout_ms: u64,
+    /// Where the group begins on queues that are new to it.
+    pub start: StartPosition,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            concurrency: 20,
+            prefetch: PrefetchLimits { messages: 1_000, bytes: 16 << 20, span: 2_000 },
+            pull_messages_max: 128,
+            pull_suspend_ms: 15_000,
+            pull_grace_ms: 10_000,
+            pull_backoff: BackoffPolicy::new(100, 3_000),
+            empty_pull_pause_ms: 20,
+            commit_interval_ms: 5_000,
+            rebalance_interval_ms: 20_000,
+            rebalance_backoff: BackoffPolicy::new(500, 20_000),
+            handler_timeout_ms: 900_000,
+            retries_max: 16,
+            send_back_attempts: 3,
+            local_retry_ms: 5_000,
+            drain_timeout_ms: 30_000,
+            start: StartPosition::First,
+        }
+    }
+}

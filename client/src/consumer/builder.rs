@@ -1,0 +1,131 @@
+//! Putting a consumer together.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mezzo_protocol::assignment::{AssignmentStrategy, Averagely};
+use mezzo_protocol::remoting::body::heartbeat::{ConsumeFrom, ConsumeType, ConsumerData, MessageModel};
+use tokio::sync::Notify;
+
+use super::member::GroupMember;
+use super::push::PushConsumer;
+use super::subscription::subscriptions;
+use super::verdict::Handler;
+use crate::client::{Client, ConsumerMember, group_name};
+use crate::config::{ConsumerConfig, StartPosition};
+use crate::error::Error;
+
+/// Stands for a handler that was not given yet: the builder cannot start with it.
+#[derive(Debug, Clone, Copy)]
+pub struct NoHandler;
+
+/// Builds a [`PushConsumer`]; made by [`Client::push_consumer`].
+#[must_use = "a builder does nothing until start() is awaited"]
+pub struct PushConsumerBuilder<H = NoHandler> {
+    client: Client,
+    group: String,
+    wishes: Vec<(String, String)>,
+    strategy: Box<dyn AssignmentStrategy>,
+    config: ConsumerConfig,
+    handler: H,
+}
+
+impl PushConsumerBuilder {
+    pub(crate) fn new(client: Client, group: &str) -> Self {
+        Self {
+            client,
+            group: group.to_owned(),
+            wishes: Vec::new(),
+            strategy: Box::new(Averagely),
+            config: ConsumerConfig::default(),
+            handler: NoHandler,
+        }
+    }
+}
+
+impl<H> PushConsumerBuilder<H> {
+    /// A topic, and which of its messages: `"*"` for all, or tags joined by `||`. All members of a group must subscribe
+    /// to the same; brokers keep the newest subscription only.
+    pub fn subscribe(mut self, topic: impl Into<String>, tags: impl Into<String>) -> Self {
+        self.wishes.push((topic.into(), tags.into()));
+        self
+    }
+
+    /// Who processes the messages: see [`Handler`].
+    pub fn handler<G: Handler>(self, handler: G) -> PushConsumerBuilder<G> {
+        let Self { client, group, wishes, strategy, config, handler: _ } = self;
+        PushConsumerBuilder { client, group, wishes, strategy, config, handler }
+    }
+
+    /// Where the group begins on queues that are new to it. Default: with the oldest message.
+    pub const fn start_at(mut self, position: StartPosition) -> Self {
+        self.config.start = position;
+        self
+    }
+
+    /// Most handlers that run at one time. Default: 20.
+    pub const fn concurrency(mut self, handlers: usize) -> Self {
+        self.config.concurrency = handlers;
+        self
+    }
+
+    /// How queues are divided among members: one of [`mezzo_protocol::assignment`]. All members must use the same.
+    /// Default: averagely, as in all RocketMQ clients.
+    pub fn assignment(mut self, strategy: impl AssignmentStrategy + 'static) -> Self {
+        self.strategy = Box::new(strategy);
+        self
+    }
+
+    /// All settings at once.
+    pub fn config(mut self, config: ConsumerConfig) -> Self {
+        self.config = config;
+        self
+    }
+}
+
+impl<H: Handler> PushConsumerBuilder<H> {
+    /// Joins the group and begins to consume. A topic that does not exist yet is looked for until it does.
+    ///
+    /// # Errors
+    /// If a name or an expression is not allowed, there is no subscription, or this client already has a consumer in
+    /// the group.
+    pub async fn start(self) -> Result<PushConsumer, Error> {
+        let group = group_name(&self.group)?;
+        let shared = Arc::clone(self.client.shared());
+        let subscriptions = subscriptions(&group, &self.wishes, shared.now())?;
+        let changed = Arc::new(Notify::new());
+        let data = ConsumerData {
+            group_name: group.to_string(),
+            consume_type: ConsumeType::Push,
+            message_model: MessageModel::Clustering,
+            consume_from_where: match self.config.start {
+                StartPosition::First => ConsumeFrom::FirstOffset,
+                StartPosition::Last => ConsumeFrom::LastOffset,
+                StartPosition::At(_) => ConsumeFrom::Timestamp,
+            },
+            subscription_data_set: subscriptions.iter().map(|(topic, wish)| wish.data(topic)).collect(),
+            unit_mode: false,
+        };
+        let membership =
+            shared.join_consumer(&group, ConsumerMember { data, changed: Arc::clone(&changed) })?;
+        for topic in subscriptions.keys() {
+            // Only to learn the brokers before the first heartbeat; the rebalance task keeps looking for the rest.
+            if let Err(error) = shared.subscribe_route(topic, shared.request_deadline()).await {
+                tracing::debug!(%group, %topic, %error, "no route yet");
+            }
+        }
+        shared.heartbeat_all().await;
+        let member = GroupMember::new(self.client, group, self.config, self.strategy, subscriptions, changed);
+        Ok(PushConsumer::start(Arc::new(member), membership, self.handler))
+    }
+}
+
+impl<H> fmt::Debug for PushConsumerBuilder<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushConsumerBuilder")
+            .field("group", &self.group)
+            .field("subscriptions", &self.wishes)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

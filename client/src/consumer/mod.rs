@@ -1,0 +1,25 @@
+//! Receiving: a group's queues are divided among its members, pulled, handed to handlers, and their offsets committed.
+//!
+//! ```text
+//!   rebalance ──starts / stops──> pull_loop (one per queue) ──messages──> dispatch (bounded handlers)
+//!       ^                            │  waits while its HeldQueue is full        │ verdict
+//!       │ 40, every 20 s             └── HeldQueue (core::ProcessQueue) <────────┴─> send_back (36)
+//!   GroupMember                                   │
+//!                                             offsets: where to start, what to commit (every 5 s)
+//! ```
+
+mod builder;
+mod dispatch;
+mod held_queue;
+mod member;
+mod offsets;
+mod pull_loop;
+mod push;
+mod rebalance;
+mod send_back;
+mod subscription;
+mod verdict;
+
+pub use builder::PushConsumerBuilder;
+pub use push::PushConsumer;
+pub use verdict::{Handler, Verdict};

@@ -1,0 +1,101 @@
+//! The running consumer: what the application holds, and its orderly end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mezzo_protocol::ids::{GroupName, MessageQueue};
+use tokio::task::JoinSet;
+use tokio_util::sync::DropGuard;
+
+use super::member::GroupMember;
+use super::verdict::Handler;
+use super::{dispatch, offsets, rebalance};
+use crate::client::{LeftRole, Membership};
+
+/// A consumer that pulls by itself and hands each message to a handler; made by
+/// [`Client::push_consumer`](crate::Client::push_consumer).
+///
+/// The queues of its topics are divided among all members of the group. Handlers run concurrently. Offsets are committed
+/// every few seconds and at [`PushConsumer::shutdown`]; dropping the consumer instead ends it at once, and messages since
+/// the last commit come again.
+///
+/// ```no_run
+/// # async fn example(client: mezzo_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use mezzo_client::{ReceivedMessage, Verdict};
+///
+/// let consumer = client
+///     .push_consumer("mailers")
+///     .subscribe("orders", "paid || refunded")
+///     .handler(|message: ReceivedMessage| async move {
+///         println!("{} (attempt {})", message.message_id(), message.delivery_attempt());
+///         Verdict::Done
+///     })
+///     .start()
+///     .await?;
+/// // … until the program ends:
+/// consumer.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropping a consumer ends it"]
+pub struct PushConsumer {
+    member: Arc<GroupMember>,
+    membership: Membership,
+    tasks: JoinSet<()>,
+    workers: JoinSet<()>,
+    _stop: DropGuard,
+}
+
+impl PushConsumer {
+    /// Starts the consumer's tasks.
+    pub(super) fn start<H: Handler>(member: Arc<GroupMember>, membership: Membership, handler: H) -> Self {
+        let handler = Arc::new(handler);
+        let mut workers = JoinSet::new();
+        for _ in 0..member.config.concurrency.max(1) {
+            workers.spawn(dispatch::work(Arc::clone(&member), Arc::clone(&handler)));
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(rebalance::run(Arc::clone(&member)));
+        tasks.spawn(offsets::run(Arc::clone(&member)));
+        let stop = member.stop.clone().drop_guard();
+        Self { member, membership, tasks, workers, _stop: stop }
+    }
+
+    /// The consumer group.
+    #[must_use]
+    pub fn group(&self) -> &GroupName {
+        &self.member.group
+    }
+
+    /// The queues that this member holds now, those of the group's retry topic among them.
+    #[must_use]
+    pub fn queues(&self) -> Vec<MessageQueue> {
+        self.member.held_queues(None).into_iter().collect()
+    }
+
+    /// Stops pulling, waits for running handlers (at most `drain_timeout_ms`), commits offsets and leaves the group.
+    /// Messages that no handler had begun with are left to the other members. Returns whether all handlers ended in
+    /// time and all offsets were committed.
+    pub async fn shutdown(mut self) -> bool {
+        let member = self.member;
+        member.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        let limit = Duration::from_millis(member.config.drain_timeout_ms);
+        let drain = async { while self.workers.join_next().await.is_some() {} };
+        let drained = tokio::time::timeout(limit, drain).await.is_ok();
+        if !drained {
+            tracing::warn!(group = %member.group, "handlers are still running; their messages will come again");
+            self.workers.shutdown().await;
+        }
+        let committed = member.commit_all().await;
+        member.shared().leave(self.membership, LeftRole::Consumer).await;
+        drained && committed
+    }
+}
+
+impl fmt::Debug for PushConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushConsumer").field("group", self.group()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,200 @@
+//! Routes by topic, each with an age. A stale route stays usable: a name server that is away must not stop senders whose
+//! brokers are fine.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use mezzo_protocol::ids::TopicName;
+use mezzo_protocol::time::Timestamp;
+
+use super::route::{MASTER_ID, TopicRoute};
+
+/// Ages and bounds of the cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteCachePolicy {
+    /// Age at which a route is asked for again, in milliseconds.
+    pub(crate) refresh_ms: u64,
+    /// The same for a borrowed route: its topic exists a moment after the first message.
+    pub(crate) borrowed_refresh_ms: u64,
+    /// Most topics held; past it the one unused for longest goes.
+    pub(crate) topics_max: usize,
+}
+
+/// What the cache knows about a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// Use it.
+    Fresh(Arc<TopicRoute>),
+    /// Ask again; use it if nobody answers.
+    Stale(Arc<TopicRoute>),
+    /// Ask.
+    Missing,
+}
+
+#[derive(Debug)]
+struct Entry {
+    route: Arc<TopicRoute>,
+    due: Timestamp,
+    used: Timestamp,
+}
+
+/// The routes of the topics that this client uses.
+#[derive(Debug)]
+pub(crate) struct RouteCache {
+    policy: RouteCachePolicy,
+    entries: HashMap<TopicName, Entry>,
+}
+
+impl RouteCache {
+    /// An empty cache.
+    pub(crate) fn new(policy: RouteCachePolicy) -> Self {
+        Self { policy, entries: HashMap::new() }
+    }
+
+    /// What is known about `topic` at `now`.
+    pub(crate) fn lookup(&mut self, topic: &str, now: Timestamp) -> Lookup {
+        let Some(entry) = self.entries.get_mut(topic) else { return Lookup::Missing };
+        entry.used = now;
+        let route = Arc::clone(&entry.route);
+        if now < entry.due { Lookup::Fresh(route) } else { Lookup::Stale(route) }
+    }
+
+    /// Holds a route that was answered at `now`. Returns whether it differs from the one held before.
+    pub(crate) fn put(&mut self, topic: &TopicName, route: Arc<TopicRoute>, now: Timestamp) -> bool {
+        let age = if route.is_borrowed() { self.policy.borrowed_refresh_ms } else { self.policy.refresh_ms };
+        let due = now.saturating_add_ms(age);
+        if let Some(entry) = self.entries.get_mut(topic.as_str()) {
+            let changed = *entry.route != *route;
+            entry.due = due;
+            entry.route = route;
+            return changed;
+        }
+        if self.entries.len() >= self.policy.topics_max.max(1) {
+            let unused =
+                self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(topic, _)| topic.clone());
+            if let Some(unused) = unused {
+                self.entries.remove(&unused);
+            }
+        }
+        self.entries.insert(topic.clone(), Entry { route, due, used: now });
+        true
+    }
+
+    /// Something in the route failed: ask again at its next use.
+    pub(crate) fn suspect(&mut self, topic: &str) {
+        if let Some(entry) = self.entries.get_mut(topic) {
+            entry.due = Timestamp::ZERO;
+        }
+    }
+
+    /// The name servers could not be asked at `now`: keep what is held for another refresh time.
+    pub(crate) fn keep(&mut self, topic: &str, now: Timestamp, retry_ms: u64) {
+        if let Some(entry) = self.entries.get_mut(topic) {
+            entry.due = now.saturating_add_ms(retry_ms);
+        }
+    }
+
+    /// The topic is known not to exist any more.
+    pub(crate) fn remove(&mut self, topic: &str) {
+        self.entries.remove(topic);
+    }
+
+    /// Topics to ask about at `now`, in order.
+    pub(crate) fn due(&self, now: Timestamp) -> Vec<TopicName> {
+        let mut due: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.due <= now)
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        due.sort();
+        due
+    }
+
+    /// Addresses of all masters in all routes, and of replicas if asked for: where heartbeats go.
+    pub(crate) fn addresses(&self, with_replicas: bool) -> BTreeSet<Arc<str>> {
+        let members = self.routes().flat_map(|(_, members)| members);
+        members
+            .filter(|(id, _)| with_replicas || **id == MASTER_ID)
+            .map(|(_, address)| Arc::clone(address))
+            .collect()
+    }
+
+    /// The master of a broker by its name, whatever the topic.
+    pub(crate) fn master_of(&self, broker: &str) -> Option<Arc<str>> {
+        self.entries.values().find_map(|entry| entry.route.master(broker).cloned())
+    }
+
+    fn routes(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeMap<i64, Arc<str>>)> {
+        self.entries.values().flat_map(|entry| entry.route.brokers())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::route::tests::route;
+
+    const POLICY: RouteCachePolicy =
+        RouteCachePolicy { refresh_ms: 30_000, borrowed_refresh_ms: 1_000, topics_max: 2 };
+
+    fn topic(name: &str) -> TopicName {
+        TopicName::new(name).unwrap()
+    }
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_ms(ms)
+    }
+
+    #[test]
+    fn a_route_is_fresh_then_stale_and_stays_usable() {
+        let mut cache = RouteCache::new(POLICY);
+        let held = Arc::new(route("t", &[("a", "a:1")], 1));
+        assert_eq!(cache.lookup("t", at(0)), Lookup::Missing);
+        assert!(cache.put(&topic("t"), Arc::clone(&held), at(0)));
+        assert_eq!(cache.lookup("t", at(29_999)), Lookup::Fresh(Arc::clone(&held)));
+        assert_eq!(cache.lookup("t", at(30_000)), Lookup::Stale(Arc::clone(&held)));
+        assert_eq!(cache.due(at(30_000)), vec![topic("t")]);
+        cache.keep("t", at(30_000), 1_000);
+        assert_eq!(cache.lookup("t", at(30_500)), Lookup::Fresh(held));
+    }
+
+    #[test]
+    fn a_suspected_route_is_asked_for_at_its_next_use() {
+        let mut cache = RouteCache::new(POLICY);
+        let held = Arc::new(route("t", &[("a", "a:1")], 1));
+        cache.put(&topic("t"), Arc::clone(&held), at(5));
+        cache.suspect("t");
+        assert_eq!(cache.lookup("t", at(6)), Lookup::Stale(held));
+    }
+
+    #[test]
+    fn a_borrowed_route_is_refreshed_soon() {
+        let mut cache = RouteCache::new(POLICY);
+        let borrowed = Arc::new(route("TBW102", &[("a", "a:1")], 1).borrowed_for(&topic("t"), 4));
+        cache.put(&topic("t"), Arc::clone(&borrowed), at(0));
+        assert_eq!(cache.lookup("t", at(1_000)), Lookup::Stale(borrowed));
+    }
+
+    #[test]
+    fn put_tells_whether_the_route_changed() {
+        let mut cache = RouteCache::new(POLICY);
+        let one = route("t", &[("a", "a:1")], 1);
+        assert!(cache.put(&topic("t"), Arc::new(one.clone()), at(0)));
+        assert!(!cache.put(&topic("t"), Arc::new(one), at(1)));
+        assert!(cache.put(&topic("t"), Arc::new(route("t", &[("a", "a:1")], 2)), at(2)));
+    }
+
+    #[test]
+    fn past_the_bound_the_topic_unused_for_longest_goes() {
+        let mut cache = RouteCache::new(POLICY);
+        for (index, name) in ["x", "y"].iter().enumerate() {
+            cache.put(&topic(name), Arc::new(route(name, &[("a", "a:1")], 1)), at(index as u64));
+        }
+        cache.lookup("x", at(10));
+        cache.put(&topic("z"), Arc::new(route("z", &[("b", "b:1")], 1)), at(11));
+        assert_eq!(cache.lookup("y", at(12)), Lookup::Missing);
+        assert_eq!(cache.addresses(false).len(), 2);
+        assert_eq!(cache.master_of("b").as_deref(), Some("b:1"));
+    }
+}

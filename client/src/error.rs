@@ -1,0 +1,261 @@
+//! The errors of this crate: one enum per kind of operation. Each says whether trying again can help
+//! (`is_retriable`), and where it matters whether the broker may have acted although the call failed.
+
+use std::sync::Arc;
+
+use mezzo_protocol::error::{DecodeError, EncodeError};
+use mezzo_protocol::ids::{GroupName, TopicName};
+use mezzo_protocol::remoting::response_code::ResponseCode;
+
+/// Why one request on one connection brought no good answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No connection could be made. Nothing was sent.
+    #[error("no connection to {address}: {reason}")]
+    Unreachable {
+        /// Whom it was for.
+        address: Arc<str>,
+        /// What the operating system or the back-off said.
+        reason: String,
+    },
+    /// The connection has as many unanswered requests as allowed. Nothing was sent.
+    #[error("{address} has not answered {max} requests yet; no further one is sent")]
+    TooManyPending {
+        /// Whom it was for.
+        address: Arc<str>,
+        /// The bound `pending_requests_max`.
+        max: usize,
+    },
+    /// The peer reads too slowly: no room to write the request within its time. Nothing was sent.
+    #[error("{address} takes no more data; the request was not sent within {waited_ms} ms")]
+    Congested {
+        /// Whom it was for.
+        address: Arc<str>,
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// The request cannot be written. Nothing was sent.
+    #[error("the request cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
+    /// The client is shut down. Nothing was sent.
+    #[error("the client is shut down")]
+    ShutDown,
+    /// No answer came in time. The peer may have acted on the request.
+    #[error("no answer from {address} within {waited_ms} ms")]
+    TimedOut {
+        /// Whom it was for.
+        address: Arc<str>,
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// The connection ended before the answer. The peer may have acted on the request.
+    #[error("the connection to {address} was lost before the answer: {reason}")]
+    ConnectionLost {
+        /// Whom it was for.
+        address: Arc<str>,
+        /// Why it ended.
+        reason: String,
+    },
+    /// An answer came that cannot be read. The peer may have acted on the request.
+    #[error("the answer of {address} cannot be read: {reason}")]
+    Unreadable {
+        /// Who answered.
+        address: Arc<str>,
+        /// What is wrong with it.
+        #[source]
+        reason: DecodeError,
+    },
+    /// The peer answered with an error code.
+    #[error("{address} refused with code {} ({}): {remark}", code.0, code.name())]
+    Refused {
+        /// Who answered.
+        address: Arc<str>,
+        /// The code.
+        code: ResponseCode,
+        /// The peer's own words.
+        remark: String,
+    },
+}
+
+impl RequestError {
+    /// Whether the peer may have acted on the request although there is no good answer. A refusal counts as "did not".
+    #[must_use]
+    pub const fn may_have_acted(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } | Self::ConnectionLost { .. } | Self::Unreadable { .. } => true,
+            Self::Unreachable { .. }
+            | Self::TooManyPending { .. }
+            | Self::Congested { .. }
+            | Self::Encode(_)
+            | Self::ShutDown
+            | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Whether the same request can succeed later or elsewhere.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Encode(_) | Self::ShutDown => false,
+            Self::Refused { code, .. } => is_retriable_code(*code),
+            _ => true,
+        }
+    }
+
+    /// The code, if the peer refused.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<ResponseCode> {
+        if let Self::Refused { code, .. } = self { Some(*code) } else { None }
+    }
+}
+
+/// Codes after which RocketMQ's own clients try another queue. The broker has not stored the message.
+fn is_retriable_code(code: ResponseCode) -> bool {
+    [
+        ResponseCode::SYSTEM_ERROR,
+        ResponseCode::SYSTEM_BUSY,
+        ResponseCode::SERVICE_NOT_AVAILABLE,
+        ResponseCode::NO_PERMISSION,
+        ResponseCode::TOPIC_NOT_EXIST,
+        ResponseCode::FLOW_CONTROL,
+        ResponseCode::GO_AWAY,
+    ]
+    .contains(&code)
+}
+
+/// Why the client could not start, find its way, or do a maintenance task.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A setting is not usable.
+    #[error("{setting} is not usable: {reason}")]
+    Config {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong and what would do.
+        reason: String,
+    },
+    /// The client already has a consumer or transaction producer of this group: two would take each other's messages
+    /// or check-backs.
+    #[error("this client already has a member of group {group}; use one client per member of a group")]
+    DuplicateGroup {
+        /// The group.
+        group: GroupName,
+    },
+    /// No name server knows the topic.
+    #[error("the topic {topic} does not exist and cannot be created by sending to it")]
+    NoRoute {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// No name server answered.
+    #[error("no name server answered; the last one said: {last}")]
+    NameServers {
+        /// What the last one tried said.
+        #[source]
+        last: RequestError,
+    },
+    /// A broker did not answer well.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A reply body cannot be read.
+    #[error("a reply cannot be read: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+impl Error {
+    /// Whether the same call can succeed later.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Config { .. } | Self::DuplicateGroup { .. } | Self::Decode(_) => false,
+            Self::NoRoute { .. } => true,
+            Self::NameServers { last } => last.is_retriable(),
+            Self::Request(error) => error.is_retriable(),
+        }
+    }
+}
+
+/// Why a send did not end with a receipt. The variants answer the question that matters: is the message stored?
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The message itself is at fault. It is **not** stored.
+    #[error(transparent)]
+    Message(#[from] crate::MessageError),
+    /// There is no queue to send to. The message is **not** stored.
+    #[error(transparent)]
+    Route(#[from] Error),
+    /// As many sends are in flight as allowed, and none ended in time. The message is **not** stored.
+    #[error("{in_flight} sends are in flight; there was no room for another within {waited_ms} ms")]
+    Saturated {
+        /// The bound that was reached: sends or bytes.
+        in_flight: usize,
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// Every attempt surely failed. The message is **not** stored.
+    #[error("not sent after {attempts} attempts: {last}")]
+    NotSent {
+        /// Attempts made.
+        attempts: u32,
+        /// What the last one said.
+        #[source]
+        last: RequestError,
+    },
+    /// At least one attempt may have stored the message, but no broker confirmed it. Sending it again may duplicate it:
+    /// consumers see the same `unique_key` on both.
+    #[error("the outcome is unknown after {attempts} attempts: {last}")]
+    Unknown {
+        /// The key of the message, under which it can be looked up.
+        unique_key: Arc<str>,
+        /// Attempts made.
+        attempts: u32,
+        /// What the last one said.
+        #[source]
+        last: RequestError,
+    },
+}
+
+impl SendError {
+    /// Whether the message may be stored although there is no receipt.
+    #[must_use]
+    pub const fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
+
+    /// Whether sending again can succeed. With an unknown outcome it can also duplicate.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Message(_) => false,
+            Self::Route(error) => error.is_retriable(),
+            Self::Saturated { .. } => true,
+            Self::NotSent { last, .. } | Self::Unknown { last, .. } => last.is_retriable(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: ResponseCode) -> RequestError {
+        RequestError::Refused { address: "a:1".into(), code, remark: "no".into() }
+    }
+
+    #[test]
+    fn only_failures_after_the_write_leave_the_outcome_open() {
+        let address: Arc<str> = "a:1".into();
+        let lost = RequestError::ConnectionLost { address: Arc::clone(&address), reason: "reset".into() };
+        let timed_out = RequestError::TimedOut { address: Arc::clone(&address), waited_ms: 1 };
+        assert!(lost.may_have_acted() && timed_out.may_have_acted());
+        assert!(!RequestError::Congested { address, waited_ms: 1 }.may_have_acted());
+        assert!(!refused(ResponseCode::SYSTEM_BUSY).may_have_acted());
+    }
+
+    #[test]
+    fn a_busy_broker_is_worth_another_attempt_and_an_illegal_message_is_not() {
+        assert!(refused(ResponseCode::SYSTEM_BUSY).is_retriable());
+        assert!(!refused(ResponseCode::MESSAGE_ILLEGAL).is_retriable());
+        assert!(!RequestError::ShutDown.is_retriable());
+    }
+}

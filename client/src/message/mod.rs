@@ -1,0 +1,10 @@
+//! Messages as applications see them: [`Message`] is what a producer sends, [`ReceivedMessage`] what a handler gets.
+
+mod compression;
+mod outgoing;
+mod received;
+
+pub(crate) use compression::compress;
+pub(crate) use outgoing::EncodedMessage;
+pub use outgoing::{Message, MessageBuilder, MessageError};
+pub use received::ReceivedMessage;

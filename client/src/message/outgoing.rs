@@ -1,0 +1,323 @@
+//! A message to send. It is checked when it is built, so that sending can fail only for reasons outside the program.
+
+use bytes::Bytes;
+use mezzo_protocol::delay_level;
+use mezzo_protocol::error::{DecodeError, EncodeError};
+use mezzo_protocol::ids::{MessageQueue, TopicName};
+use mezzo_protocol::limits::BODY_BYTES_MAX;
+use mezzo_protocol::message::properties::{self, PropertiesWriter};
+use mezzo_protocol::system_topic;
+
+/// Property names that the client sets by itself; an application that sets one would change the message's meaning.
+const RESERVED: [&str; 13] = [
+    properties::KEYS,
+    properties::TAGS,
+    properties::WAIT,
+    properties::DELAY,
+    properties::RETRY_TOPIC,
+    properties::REAL_TOPIC,
+    properties::REAL_QUEUE_ID,
+    properties::TRANSACTION_PREPARED,
+    properties::PRODUCER_GROUP,
+    properties::UNIQUE_KEY,
+    properties::SHARDING_KEY,
+    properties::ORIGIN_MESSAGE_ID,
+    properties::TRANSACTION_CHECK_TIMES,
+];
+
+/// Why a message cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The topic's name is not allowed.
+    #[error("the topic is not valid: {0}")]
+    Topic(#[source] DecodeError),
+    /// The topic belongs to the broker.
+    #[error("messages cannot be sent to the system topic {0}")]
+    SystemTopic(TopicName),
+    /// The body is larger than any broker takes.
+    #[error("the body has {got} bytes, at most {max} are allowed")]
+    BodyTooLarge {
+        /// Its size in bytes.
+        got: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A property is empty, holds a separator, or all of them are too long.
+    #[error("a property is not valid: {0}")]
+    Property(#[source] EncodeError),
+    /// The property has a meaning of its own and a builder method.
+    #[error("the property {0} is reserved; use the builder's method for it")]
+    ReservedProperty(String),
+    /// A key holds a space, which separates keys.
+    #[error("the key {0:?} is empty or holds a space")]
+    Key(String),
+    /// The queue to send to is one of another topic.
+    #[error("{0} is not a queue of the message's topic")]
+    ForeignQueue(MessageQueue),
+    /// The delay level does not exist.
+    #[error("delay level {0} does not exist; levels are 1 to {max}", max = delay_level::LEVEL_MAX)]
+    DelayLevel(u32),
+}
+
+/// A message to send: cheap to clone, complete and valid.
+///
+/// ```
+/// use mezzo_client::Message;
+///
+/// let message = Message::builder("orders").tag("paid").key("order-17").body("17 paid").build()?;
+/// assert_eq!(message.topic().as_str(), "orders");
+/// # Ok::<(), mezzo_client::MessageError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    topic: TopicName,
+    body: Bytes,
+    properties: String,
+    sharding_key: Option<String>,
+    delay_level: u32,
+    flag: i32,
+}
+
+impl Message {
+    /// A message with nothing but a body.
+    ///
+    /// # Errors
+    /// If the topic's name is not allowed or the body is too large.
+    pub fn new(topic: impl AsRef<str>, body: impl Into<Bytes>) -> Result<Self, MessageError> {
+        Self::builder(topic).body(body).build()
+    }
+
+    /// Builds a message for `topic`.
+    pub fn builder(topic: impl AsRef<str>) -> MessageBuilder {
+        MessageBuilder {
+            topic: topic.as_ref().to_owned(),
+            body: Bytes::new(),
+            tag: None,
+            keys: Vec::new(),
+            sharding_key: None,
+            delay_level: 0,
+            properties: Vec::new(),
+            flag: 0,
+        }
+    }
+
+    /// The topic.
+    #[must_use]
+    pub const fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    /// The body.
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The tag.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.property(properties::TAGS)
+    }
+
+    /// The value of a property; of the client's own ones too.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        properties::find(&self.properties, name)
+    }
+
+    /// What orders this message: all with one key go to one queue.
+    #[must_use]
+    pub fn sharding_key(&self) -> Option<&str> {
+        self.sharding_key.as_deref()
+    }
+
+    /// The delay level, 0 for none.
+    #[must_use]
+    pub const fn delay_level(&self) -> u32 {
+        self.delay_level
+    }
+
+    /// This message without its delay level: half messages have none.
+    pub(crate) fn without_delay(self) -> Self {
+        if self.delay_level == 0 {
+            return self;
+        }
+        Self {
+            properties: properties::without(&self.properties, &[properties::DELAY]),
+            delay_level: 0,
+            ..self
+        }
+    }
+
+    /// Completes the properties for the wire: the unique key, and for a half message its mark and its group.
+    pub(crate) fn encode(
+        &self,
+        unique_key: &str,
+        half_of: Option<&str>,
+    ) -> Result<EncodedMessage, MessageError> {
+        let mut writer = PropertiesWriter::from_encoded(&self.properties, &[]);
+        let mut put =
+            |name: &str, value: &str| writer.put(name, value).map(|_| ()).map_err(MessageError::Property);
+        put(properties::UNIQUE_KEY, unique_key)?;
+        put(properties::WAIT, "true")?;
+        if let Some(group) = half_of {
+            put(properties::TRANSACTION_PREPARED, "true")?;
+            put(properties::PRODUCER_GROUP, group)?;
+        }
+        Ok(EncodedMessage { properties: writer.finish(), flag: self.flag })
+    }
+}
+
+/// What of a message travels in the request's header.
+#[derive(Debug)]
+pub(crate) struct EncodedMessage {
+    /// All properties in their wire form.
+    pub(crate) properties: String,
+    /// The application's flag.
+    pub(crate) flag: i32,
+}
+
+/// Builds a [`Message`]; made by [`Message::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until build() is called"]
+pub struct MessageBuilder {
+    topic: String,
+    body: Bytes,
+    tag: Option<String>,
+    keys: Vec<String>,
+    sharding_key: Option<String>,
+    delay_level: u32,
+    properties: Vec<(String, String)>,
+    flag: i32,
+}
+
+impl MessageBuilder {
+    /// The body; empty if never called. At most 4 MiB.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The tag that subscriptions filter by.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tag = Some(tag.into());
+        self
+    }
+
+    /// A key to find the message by; may be called several times. A key holds no space.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// A property of the application's own. Of two with one name the later counts.
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Deliver later: level 1 (1 s) to 18 (2 h) of RocketMQ's ladder, see [`mezzo_protocol::delay_level`].
+    /// Ignored for transactional messages.
+    pub const fn delay_level(mut self, level: u32) -> Self {
+        self.delay_level = level;
+        self
+    }
+
+    /// Keep the order among messages with the same key: they go to one queue, see
+    /// [`Producer::send`](crate::Producer::send).
+    pub fn sharding_key(mut self, key: impl Into<String>) -> Self {
+        self.sharding_key = Some(key.into());
+        self
+    }
+
+    /// A number of the application's own, carried unread.
+    pub const fn flag(mut self, flag: i32) -> Self {
+        self.flag = flag;
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// The first part that is not allowed.
+    pub fn build(self) -> Result<Message, MessageError> {
+        let topic = TopicName::new(&self.topic).map_err(MessageError::Topic)?;
+        if system_topic::is_not_sendable(&topic) {
+            return Err(MessageError::SystemTopic(topic));
+        }
+        if self.body.len() > BODY_BYTES_MAX {
+            return Err(MessageError::BodyTooLarge { got: self.body.len(), max: BODY_BYTES_MAX });
+        }
+        if self.delay_level > delay_level::LEVEL_MAX {
+            return Err(MessageError::DelayLevel(self.delay_level));
+        }
+        if let Some(key) =
+            self.keys.iter().find(|key| key.is_empty() || key.contains(properties::KEY_SEPARATOR))
+        {
+            return Err(MessageError::Key(key.clone()));
+        }
+        let mut writer = PropertiesWriter::new();
+        let mut put =
+            |name: &str, value: &str| writer.put(name, value).map(|_| ()).map_err(MessageError::Property);
+        for (name, value) in &self.properties {
+            if RESERVED.contains(&name.as_str()) {
+                return Err(MessageError::ReservedProperty(name.clone()));
+            }
+            put(name, value)?;
+        }
+        if let Some(tag) = &self.tag {
+            put(properties::TAGS, tag)?;
+        }
+        if !self.keys.is_empty() {
+            put(properties::KEYS, &self.keys.join(" "))?;
+        }
+        if let Some(key) = &self.sharding_key {
+            put(properties::SHARDING_KEY, key)?;
+        }
+        if self.delay_level > 0 {
+            put(properties::DELAY, &self.delay_level.to_string())?;
+        }
+        Ok(Message {
+            topic,
+            body: self.body,
+            properties: writer.finish(),
+            sharding_key: self.sharding_key,
+            delay_level: self.delay_level,
+            flag: self.flag,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_message_carries_its_mark_and_its_group() {
+        let message =
+            Message::builder("orders").tag("a").key("k1").key("k2").property("who", "me").build().unwrap();
+        let encoded = message.encode("UK", Some("pay")).unwrap();
+        let find = |name| properties::find(&encoded.properties, name);
+        assert_eq!(find("KEYS"), Some("k1 k2"));
+        assert_eq!((find("TAGS"), find("who"), find("UNIQ_KEY")), (Some("a"), Some("me"), Some("UK")));
+        assert_eq!((find("TRAN_MSG"), find("PGROUP")), (Some("true"), Some("pay")));
+        let plain = message.encode("UK", None).unwrap();
+        assert_eq!(properties::find(&plain.properties, "TRAN_MSG"), None);
+    }
+
+    #[test]
+    fn each_invalid_part_is_named() {
+        let builder = || Message::builder("orders");
+        assert!(matches!(Message::new("no spaces", ""), Err(MessageError::Topic(_))));
+        assert!(matches!(Message::new("RMQ_SYS_TRANS_HALF_TOPIC", ""), Err(MessageError::SystemTopic(_))));
+        assert!(matches!(builder().key("a b").build(), Err(MessageError::Key(_))));
+        assert!(matches!(
+            builder().property("TRAN_MSG", "true").build(),
+            Err(MessageError::ReservedProperty(_))
+        ));
+        assert!(matches!(builder().property("a", "\u{1}").build(), Err(MessageError::Property(_))));
+        assert!(matches!(builder().delay_level(19).build(), Err(MessageError::DelayLevel(19))));
+        let large = vec![0_u8; BODY_BYTES_MAX + 1];
+        assert!(matches!(builder().body(large).build(), Err(MessageError::BodyTooLarge { .. })));
+    }
+}

@@ -1,0 +1,172 @@
+//! Answering the broker's questions about half messages.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument;
+
+use super::end_transaction::{EndAnswer, EndFields, answer_check};
+use super::outcome::{LocalError, LocalOutcome};
+use super::transaction::Inner;
+use crate::client::CheckBackRequest;
+use crate::core::open_transactions::{Decision, Knowledge};
+use crate::message::ReceivedMessage;
+use crate::net::Deadline;
+
+/// Says how a local transaction ended, by looking where the application recorded it. Asked when the broker has no
+/// decision: the producer died, the answer got lost, or the outcome was unknown. The question can come to any process of
+/// the group, any number of times, and long after the fact.
+///
+/// Answer [`LocalOutcome::Rollback`] only if the local transaction can **no longer** commit: "I find nothing" is not
+/// enough while it may still be running somewhere else. This client itself answers "unknown", without asking, about
+/// transactions that are running in this process. An error, a panic, or a handler that takes too long counts as
+/// [`LocalOutcome::Unknown`].
+///
+/// Implemented by async closures too:
+///
+/// ```no_run
+/// # async fn paid(_order: &str) -> Result<bool, std::io::Error> { Ok(true) }
+/// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
+/// use mezzo_client::{LocalOutcome, ReceivedMessage};
+///
+/// let producer = client
+///     .transaction_producer("payments")
+///     .check_back(|half: ReceivedMessage| async move {
+///         let order = half.property("order").unwrap_or_default();
+///         Ok(if paid(order).await? { LocalOutcome::Commit } else { LocalOutcome::Unknown })
+///     })
+///     .start()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait CheckBack: Send + Sync + 'static {
+    /// How the local transaction of this half message ended.
+    fn check(&self, half: ReceivedMessage) -> impl Future<Output = Result<LocalOutcome, LocalError>> + Send;
+}
+
+impl<F, Fut> CheckBack for F
+where
+    F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<LocalOutcome, LocalError>> + Send,
+{
+    fn check(&self, half: ReceivedMessage) -> impl Future<Output = Result<LocalOutcome, LocalError>> + Send {
+        self(half)
+    }
+}
+
+type Checking = Pin<Box<dyn Future<Output = Result<LocalOutcome, LocalError>> + Send>>;
+
+/// A handler whose type is forgotten, so that producers need not be generic. Check-backs are rare: the box is cheap.
+pub(super) type Handler = Arc<dyn Fn(ReceivedMessage) -> Checking + Send + Sync>;
+
+/// Forgets the type of a handler.
+pub(super) fn erase(handler: impl CheckBack) -> Handler {
+    let handler = Arc::new(handler);
+    Arc::new(move |half| {
+        let handler = Arc::clone(&handler);
+        Box::pin(async move { handler.check(half).await })
+    })
+}
+
+/// Answers check-backs until the producer leaves its group.
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    handler: Handler,
+    mut questions: mpsc::Receiver<CheckBackRequest>,
+) {
+    let places = Arc::new(Semaphore::new(inner.config.check_back_concurrency.max(1)));
+    while let Some(question) = questions.recv().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (inner, handler) = (Arc::clone(&inner), Arc::clone(&handler));
+        let span = tracing::info_span!("check_back", key = %question.unique_key);
+        tokio::spawn(
+            async move {
+                answer(&inner, &handler, question).await;
+                drop(place);
+            }
+            .instrument(span),
+        );
+    }
+}
+
+async fn answer(inner: &Inner, handler: &Handler, question: CheckBackRequest) {
+    let known = inner.open().knowledge(&question.unique_key);
+    let outcome = match known {
+        Knowledge::Running => {
+            tracing::debug!("the transaction is still running here");
+            LocalOutcome::Unknown
+        }
+        Knowledge::Unconfirmed(decision) => {
+            tracing::debug!(?decision, "the transaction was decided here");
+            decision.local_outcome()
+        }
+        Knowledge::Nothing => ask(inner, handler, question.message.clone()).await,
+    };
+    let fields = EndFields {
+        topic: Some(question.message.topic().to_string()),
+        group: inner.sender.group.to_string(),
+        tran_state_table_offset: question.tran_state_table_offset,
+        commit_log_offset: question.commit_log_offset,
+        unique_key: question.unique_key.as_str().into(),
+        transaction_id: question.transaction_id.clone(),
+        from_check: true,
+    };
+    match outcome.decision() {
+        Some(decision) => say(inner, &question, &fields, decision).await,
+        None => say_unknown(inner, &question, &fields).await,
+    }
+}
+
+/// Asks the application; whatever goes wrong there means "unknown".
+async fn ask(inner: &Inner, handler: &Handler, half: ReceivedMessage) -> LocalOutcome {
+    let limit_ms = inner.config.check_back_timeout_ms;
+    // A task of its own, so that a panic in the handler ends here.
+    let mut asking = tokio::spawn(handler(half).in_current_span());
+    match tokio::time::timeout(Duration::from_millis(limit_ms), &mut asking).await {
+        Ok(Ok(Ok(outcome))) => outcome,
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "the check-back handler failed; answering unknown");
+            LocalOutcome::Unknown
+        }
+        Ok(Err(panic)) => {
+            tracing::error!(%panic, "the check-back handler panicked; answering unknown");
+            LocalOutcome::Unknown
+        }
+        Err(_) => {
+            asking.abort();
+            tracing::warn!(limit_ms, "the check-back handler took too long; answering unknown");
+            LocalOutcome::Unknown
+        }
+    }
+}
+
+async fn say(inner: &Inner, question: &CheckBackRequest, fields: &EndFields, decision: Decision) {
+    let deadline = Deadline::after_ms(inner.config.end_timeout_ms);
+    match answer_check(&question.connection, fields, decision, deadline).await {
+        EndAnswer::Confirmed => {
+            tracing::info!(?decision, "check-back answered");
+            inner.open().forget(&question.unique_key);
+        }
+        EndAnswer::Conflict(recorded) => {
+            inner.open().forget(&question.unique_key);
+            tracing::error!(?decision, recorded, "the broker had recorded the opposite decision");
+        }
+        EndAnswer::Refused(error) => tracing::warn!(?decision, %error, "the broker refused the answer"),
+        EndAnswer::NotConfirmed(error) => {
+            tracing::warn!(?decision, %error, "the answer was not confirmed; the broker will ask again");
+        }
+    }
+}
+
+async fn say_unknown(inner: &Inner, question: &CheckBackRequest, fields: &EndFields) {
+    let command =
+        fields.command(mezzo_protocol::remoting::header::end_transaction::Resolution::Unknown).oneway();
+    let deadline = Deadline::after_ms(inner.config.end_timeout_ms);
+    if let Err(error) = question.connection.send(&command, deadline).await {
+        tracing::debug!(%error, "the answer \"unknown\" was not sent; the broker will ask again");
+    }
+}

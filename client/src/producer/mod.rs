@@ -1,0 +1,25 @@
+//! Sending: plain messages, and messages that appear only if a local transaction commits.
+//!
+//! ```text
+//!   Producer ───────────┐
+//!                       ├──> Sender   choose a queue, bound what is in flight, try again where that is safe
+//!   TransactionProducer ┘
+//!     prepare ──> Prepared ──commit / rollback──> END_TRANSACTION ──> Outcome
+//!     CheckBack <── check_back tasks <── the broker asks (39)
+//! ```
+
+mod check_back;
+mod end_transaction;
+mod outcome;
+mod plain;
+mod prepared;
+mod receipt;
+mod send;
+mod transaction;
+
+pub use check_back::CheckBack;
+pub use outcome::{LocalError, LocalOutcome, Outcome, TransactionError, TransactionIds, UnknownReason};
+pub use plain::{Producer, ProducerBuilder};
+pub use prepared::{Prepared, TransactionContext};
+pub use receipt::{SendReceipt, Stored};
+pub use transaction::{TransactionProducer, TransactionProducerBuilder};

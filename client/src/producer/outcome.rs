@@ -1,0 +1,200 @@
+//! How a transaction ended, and the words for it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use mezzo_protocol::ids::{MessageQueue, OffsetMessageId, TopicName};
+
+use crate::error::{Error, RequestError, SendError};
+
+/// What the local part of a transaction came to, said by the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LocalOutcome {
+    /// The local transaction is committed: deliver the message.
+    Commit,
+    /// The local transaction is rolled back, for good: never deliver the message.
+    Rollback,
+    /// Not known now: the broker asks again later. The right answer whenever there is a doubt.
+    Unknown,
+}
+
+/// The error of an application's own code, of any type: `?` turns every error into it. It means
+/// [`LocalOutcome::Unknown`], never a rollback: a database call that failed may still have committed.
+#[derive(Clone)]
+pub struct LocalError {
+    source: Arc<dyn StdError + Send + Sync>,
+}
+
+impl LocalError {
+    /// The application's error.
+    #[must_use]
+    pub fn inner(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.source
+    }
+}
+
+// Not an `Error` itself: the conversion below could not be for all errors then. `inner` gives the error.
+impl<E: StdError + Send + Sync + 'static> From<E> for LocalError {
+    fn from(error: E) -> Self {
+        Self { source: Arc::new(error) }
+    }
+}
+
+impl fmt::Debug for LocalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.source, f)
+    }
+}
+
+impl fmt::Display for LocalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.source, f)
+    }
+}
+
+/// What identifies a transaction, to the broker and to consumers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionIds {
+    /// The transaction's id, as the broker gave it.
+    pub transaction_id: Arc<str>,
+    /// The unique key of the message: what consumers see, and what a check-back asks about.
+    pub unique_key: Arc<str>,
+    /// Where the half message is stored.
+    pub offset_message_id: OffsetMessageId,
+    /// The topic of the message.
+    pub topic: TopicName,
+    /// The queue it was prepared for.
+    pub queue: MessageQueue,
+}
+
+impl fmt::Display for TransactionIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "transaction {} (message {})", self.transaction_id, self.unique_key)
+    }
+}
+
+/// Why an outcome is unknown.
+#[derive(Debug, Clone)]
+pub enum UnknownReason {
+    /// The local part said so.
+    Undecided,
+    /// The local part failed, which does not say what its database did.
+    LocalFailed(LocalError),
+    /// The decision was sent, and no answer came: the broker may have recorded it or not. What may have happened stands
+    /// in the error.
+    NotConfirmed(RequestError),
+    /// The broker refused the decision without saying what is recorded; the remark says why.
+    Refused(RequestError),
+}
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Undecided => f.write_str("the local part did not decide"),
+            Self::LocalFailed(error) => write!(f, "the local part failed: {error}"),
+            Self::NotConfirmed(error) => write!(f, "the decision was not confirmed: {error}"),
+            Self::Refused(error) => write!(f, "the decision was not taken: {error}"),
+        }
+    }
+}
+
+/// How a transaction ended. There is no "failed": either the broker has confirmed a decision, or it will ask.
+#[derive(Debug, Clone)]
+#[must_use = "an outcome may be Unknown: then the check-back handler decides later"]
+pub enum Outcome {
+    /// The broker confirmed the commit: the message is or will be delivered.
+    Committed(TransactionIds),
+    /// The broker confirmed the rollback: the message is never delivered.
+    RolledBack(TransactionIds),
+    /// Open as far as this process knows. The broker asks the group's [`CheckBack`](crate::CheckBack) handlers until
+    /// it has a decision; if this process decided, its answer is the same decision.
+    Unknown(TransactionIds, UnknownReason),
+}
+
+impl Outcome {
+    /// What identifies the transaction.
+    #[must_use]
+    pub const fn ids(&self) -> &TransactionIds {
+        match self {
+            Self::Committed(ids) | Self::RolledBack(ids) | Self::Unknown(ids, _) => ids,
+        }
+    }
+
+    /// Whether the broker confirmed a commit.
+    #[must_use]
+    pub const fn is_committed(&self) -> bool {
+        matches!(self, Self::Committed(_))
+    }
+
+    /// Whether the broker confirmed a rollback.
+    #[must_use]
+    pub const fn is_rolled_back(&self) -> bool {
+        matches!(self, Self::RolledBack(_))
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Committed(ids) => write!(f, "{ids} is committed"),
+            Self::RolledBack(ids) => write!(f, "{ids} is rolled back"),
+            Self::Unknown(ids, reason) => write!(f, "the outcome of {ids} is unknown: {reason}"),
+        }
+    }
+}
+
+/// Why a transaction did not come to an [`Outcome`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TransactionError {
+    /// The half message was not prepared, so the local part was **not** run. If the half may be stored all the same
+    /// ([`SendError::is_outcome_unknown`]), this client answers the broker's check-back with a rollback.
+    #[error("the transaction was not prepared: {0}")]
+    Prepare(#[from] SendError),
+    /// The broker stored the half less safely than it is set to; it is rolled back and the local part was **not** run.
+    #[error("the half message was not stored safely ({0:?}) and is rolled back")]
+    NotSafe(super::Stored),
+    /// As many transactions are running as allowed, or the producer is shut down. The local part was **not** run.
+    #[error("the transaction was not begun: {0}")]
+    NotBegun(#[source] Error),
+    /// The broker had recorded the opposite decision before this one. The recorded one stands: compare it with what
+    /// the local transaction did.
+    #[error("{ids}: {wanted:?} was refused, the recorded decision is {recorded}")]
+    Conflict {
+        /// The transaction.
+        ids: Box<TransactionIds>,
+        /// What was asked for.
+        wanted: LocalOutcome,
+        /// What is recorded, in the broker's word.
+        recorded: String,
+    },
+}
+
+impl TransactionError {
+    /// Whether the whole transaction can be tried again. The local part has not run then.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Prepare(error) => error.is_retriable(),
+            Self::NotSafe(_) => true,
+            Self::NotBegun(error) => error.is_retriable(),
+            Self::Conflict { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_error_becomes_a_local_error_by_question_mark() {
+        fn local() -> Result<LocalOutcome, LocalError> {
+            let _number: u32 = "none".parse()?;
+            Ok(LocalOutcome::Commit)
+        }
+        let error = local().unwrap_err();
+        assert!(error.inner().is::<std::num::ParseIntError>());
+        assert_eq!(error.to_string(), "invalid digit found in string");
+    }
+}

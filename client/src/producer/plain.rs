@@ -1,0 +1,193 @@
+//! The producer of ordinary messages.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mezzo_protocol::ids::{GroupName, MessageQueue, TopicName};
+use tracing::Instrument;
+
+use super::receipt::SendReceipt;
+use super::send::{Kind, Sender, Target};
+use crate::client::{Client, LeftRole, Membership, group_name};
+use crate::config::ProducerConfig;
+use crate::error::{Error, SendError};
+use crate::message::{Message, MessageError};
+
+/// Sends messages. Cheap to clone; all clones share the bounds of what is in flight.
+///
+/// ```no_run
+/// # async fn example(client: mezzo_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use mezzo_client::{Message, SendError};
+///
+/// let producer = client.producer("billing").start().await?;
+/// let invoice = Message::builder("invoices").tag("new").key("invoice-4711").body("…").build()?;
+/// match producer.send(invoice).await {
+///     Ok(receipt) => println!("stored as {}", receipt.offset_message_id),
+///     Err(SendError::Unknown { unique_key, .. }) => println!("look for {unique_key} before sending again"),
+///     Err(error) => println!("surely not stored: {error}"),
+/// }
+/// producer.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Many sends in flight on one connection are written together, so throughput comes from concurrency:
+///
+/// ```no_run
+/// # async fn example(producer: mezzo_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// use mezzo_client::Message;
+/// use tokio::task::JoinSet;
+///
+/// let mut sends = JoinSet::new();
+/// for number in 0..1_000 {
+///     let producer = producer.clone();
+///     let message = Message::new("numbers", number.to_string())?;
+///     sends.spawn(async move { producer.send(message).await });
+/// }
+/// while let Some(sent) = sends.join_next().await {
+///     sent??;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Producer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    sender: Sender,
+    membership: Mutex<Option<Membership>>,
+}
+
+impl Producer {
+    /// Sends `message` and waits for a broker's receipt. Without a sharding key the queues take turns, and a failed
+    /// attempt is repeated on another broker or queue. With one, the message goes to the key's queue and nowhere else,
+    /// and an attempt is repeated only if surely nothing was sent; to keep the order of a key, await each of its sends
+    /// before the next.
+    ///
+    /// # Errors
+    /// See [`SendError`]: each variant says whether the message may be stored.
+    pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
+        let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
+        self.send_to(&message, target).await
+    }
+
+    /// Sends `message` to one queue, for example one of [`Producer::queues`]. An attempt is repeated only if surely
+    /// nothing was sent.
+    ///
+    /// # Errors
+    /// As [`Producer::send`]; also if the queue is of another topic.
+    pub async fn send_to_queue(
+        &self,
+        message: Message,
+        queue: &MessageQueue,
+    ) -> Result<SendReceipt, SendError> {
+        if queue.topic != *message.topic() {
+            return Err(MessageError::ForeignQueue(queue.clone()).into());
+        }
+        self.send_to(&message, Target::Queue(queue)).await
+    }
+
+    /// Hands `message` to a connection and does not wait for the broker: fast, and nobody notices if it is lost.
+    ///
+    /// # Errors
+    /// If it could not be handed to a connection.
+    pub async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
+        let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
+        let span = tracing::debug_span!("send_oneway", topic = %message.topic());
+        self.inner.sender.send_oneway(&message, target).instrument(span).await
+    }
+
+    /// The queues that messages of `topic` can go to now, in the order that all clients know.
+    ///
+    /// # Errors
+    /// If no name server answers or none knows the topic.
+    pub async fn queues(&self, topic: &TopicName) -> Result<Vec<MessageQueue>, Error> {
+        self.inner.sender.queues(topic).await
+    }
+
+    /// The producer group.
+    #[must_use]
+    pub fn group(&self) -> &GroupName {
+        &self.inner.sender.group
+    }
+
+    /// Takes no more sends, waits for those in flight (at most `drain_timeout_ms`) and leaves the group. Returns
+    /// whether all sends ended in time.
+    pub async fn shutdown(&self) -> bool {
+        let drained = self.inner.sender.drain().await;
+        let membership = self.inner.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(membership) = membership {
+            self.inner.sender.client.shared().leave(membership, LeftRole::Producer).await;
+        }
+        drained
+    }
+
+    async fn send_to(&self, message: &Message, target: Target<'_>) -> Result<SendReceipt, SendError> {
+        let sender = &self.inner.sender;
+        let key = sender.next_unique_key();
+        let span = tracing::debug_span!("send", topic = %message.topic(), key = %key);
+        sender.send(message, target, Kind::Plain, key).instrument(span).await
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("group", self.group()).finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Producer`]; made by [`Client::producer`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until start() is awaited"]
+pub struct ProducerBuilder {
+    client: Client,
+    group: String,
+    config: ProducerConfig,
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(client: Client, group: &str) -> Self {
+        Self { client, group: group.to_owned(), config: ProducerConfig::default() }
+    }
+
+    /// All settings at once.
+    pub fn config(mut self, config: ProducerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Longest time of a whole send, in milliseconds.
+    pub const fn send_timeout_ms(mut self, ms: u64) -> Self {
+        self.config.send_timeout_ms = ms;
+        self
+    }
+
+    /// Further attempts after the first.
+    pub const fn retries(mut self, retries: u32) -> Self {
+        self.config.retries = retries;
+        self
+    }
+
+    /// Most sends in flight.
+    pub const fn in_flight_max(mut self, sends: usize) -> Self {
+        self.config.in_flight_max = sends;
+        self
+    }
+
+    /// Joins the group. Connections are made with the first send.
+    ///
+    /// # Errors
+    /// If the group's name is not allowed.
+    #[expect(
+        clippy::unused_async,
+        reason = "async like the start of the other roles, so that it may wait one day"
+    )]
+    pub async fn start(self) -> Result<Producer, Error> {
+        let group = group_name(&self.group)?;
+        let membership = Mutex::new(Some(self.client.shared().join_producer(&group)));
+        let sender = Sender::new(self.client, group, self.config);
+        Ok(Producer { inner: Arc::new(Inner { sender, membership }) })
+    }
+}

@@ -1,0 +1,148 @@
+//! A transaction between prepare and decision.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mezzo_protocol::remoting::header::end_transaction::Resolution;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::end_transaction::{EndAnswer, EndFields, end};
+use super::outcome::{Outcome, TransactionError, TransactionIds, UnknownReason};
+use super::transaction::Inner;
+use crate::core::open_transactions::Decision;
+use crate::net::Deadline;
+
+/// What the local part of a transaction may want to write down.
+#[derive(Debug, Clone)]
+pub struct TransactionContext {
+    ids: Arc<TransactionIds>,
+}
+
+impl TransactionContext {
+    /// The ids of the transaction.
+    #[must_use]
+    pub fn ids(&self) -> &TransactionIds {
+        &self.ids
+    }
+
+    /// The key under which the local part records its outcome, so that a check-back finds it: the same as
+    /// [`ReceivedMessage::unique_key`](crate::ReceivedMessage::unique_key) in the check-back handler.
+    #[must_use]
+    pub fn unique_key(&self) -> &str {
+        &self.ids.unique_key
+    }
+}
+
+/// A transaction whose half message is stored and whose decision is open. Nobody sees the message yet.
+///
+/// Decide with [`Prepared::commit`] or [`Prepared::rollback`]. If it is dropped instead (a panic, a cancelled task, an
+/// early return), the broker is told "unknown" and asks the group's check-back handler.
+#[must_use = "dropping a prepared transaction leaves the decision to the check-back handler"]
+pub struct Prepared {
+    inner: Arc<Inner>,
+    ids: Arc<TransactionIds>,
+    fields: EndFields,
+    address: Arc<str>,
+    /// Set when the decision was taken, so that the destructor has nothing to say.
+    decided: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Prepared {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        ids: TransactionIds,
+        fields: EndFields,
+        address: Arc<str>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { inner, ids: Arc::new(ids), fields, address, decided: false, _place: place }
+    }
+
+    /// The ids of the transaction.
+    #[must_use]
+    pub fn ids(&self) -> &TransactionIds {
+        &self.ids
+    }
+
+    /// What the local part may want to write down.
+    #[must_use]
+    pub fn context(&self) -> TransactionContext {
+        TransactionContext { ids: Arc::clone(&self.ids) }
+    }
+
+    /// Makes the message visible. Call it after the local transaction has committed.
+    ///
+    /// # Errors
+    /// [`TransactionError::Conflict`] if a rollback was recorded before. If the broker does not confirm, that is no
+    /// error but [`Outcome::Unknown`].
+    pub async fn commit(self) -> Result<Outcome, TransactionError> {
+        self.decide(Decision::Commit).await
+    }
+
+    /// Discards the message. Call it only if the local transaction can no longer commit.
+    ///
+    /// # Errors
+    /// [`TransactionError::Conflict`] if a commit was recorded before. If the broker does not confirm, that is no
+    /// error but [`Outcome::Unknown`].
+    pub async fn rollback(self) -> Result<Outcome, TransactionError> {
+        self.decide(Decision::Rollback).await
+    }
+
+    /// Leaves the decision to the check-back handler: the broker is told "unknown" and asks later.
+    pub fn leave_open(self) -> Outcome {
+        self.leave_open_because(UnknownReason::Undecided)
+    }
+
+    pub(super) fn leave_open_because(self, reason: UnknownReason) -> Outcome {
+        // The destructor tells the broker.
+        Outcome::Unknown((*self.ids).clone(), reason)
+    }
+
+    async fn decide(mut self, decision: Decision) -> Result<Outcome, TransactionError> {
+        // From here on a check-back gets this decision, even if this call is cancelled before the broker answers.
+        self.inner.open().decided(&self.ids.unique_key, decision);
+        self.decided = true;
+        let deadline = Deadline::after_ms(self.inner.config.end_timeout_ms);
+        let broker = &self.ids.queue.broker_name;
+        let sender = &self.inner.sender;
+        let repeatable = &self.inner.repeatable_ends;
+        let answer = end(sender, broker, &self.address, &self.fields, decision, repeatable, deadline).await;
+        let ids = (*self.ids).clone();
+        match answer {
+            EndAnswer::Confirmed => {
+                self.inner.open().forget(&ids.unique_key);
+                Ok(match decision {
+                    Decision::Commit => Outcome::Committed(ids),
+                    Decision::Rollback => Outcome::RolledBack(ids),
+                })
+            }
+            EndAnswer::Conflict(recorded) => {
+                self.inner.open().forget(&ids.unique_key);
+                let wanted = decision.local_outcome();
+                Err(TransactionError::Conflict { ids: Box::new(ids), wanted, recorded })
+            }
+            EndAnswer::Refused(error) => Ok(Outcome::Unknown(ids, UnknownReason::Refused(error))),
+            EndAnswer::NotConfirmed(error) => Ok(Outcome::Unknown(ids, UnknownReason::NotConfirmed(error))),
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if self.decided {
+            return;
+        }
+        self.inner.open().forget(&self.ids.unique_key);
+        let command = self.fields.command(Resolution::Unknown).oneway();
+        let connection = self.inner.sender.client.shared().open_connection(&self.address);
+        let told = connection.is_some_and(|connection| connection.try_send(&command).is_ok());
+        tracing::debug!(ids = %self.ids, told, "left open; the broker will ask");
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("ids", &self.ids).finish_non_exhaustive()
+    }
+}

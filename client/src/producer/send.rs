@@ -1,0 +1,361 @@
+//! One send, with everything that can go wrong: where to, how many at a time, and whether to try again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use mezzo_protocol::ids::{GroupName, MessageQueue};
+use mezzo_protocol::message::sys_flag::{SysFlag, TransactionBits};
+use mezzo_protocol::remoting::header::send_message::SendMessageHeader;
+use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::receipt::SendReceipt;
+use crate::client::Client;
+use crate::clock::random_seed;
+use crate::config::ProducerConfig;
+use crate::core::queue_selector::{QueueSelector, by_sharding_key};
+use crate::core::retry_budget::RetryBudget;
+use crate::core::route::TopicRoute;
+use crate::error::{Error, RequestError, SendError};
+use crate::message::{EncodedMessage, Message, compress};
+use crate::net::{Deadline, Patience};
+
+/// Bodies from this size on are compressed on a thread that may block: a runtime's thread must not be busy for long.
+const COMPRESS_ELSEWHERE_BYTES: usize = 64 << 10;
+
+/// Which queue a message may go to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target<'a> {
+    /// Any, in turn.
+    Any,
+    /// The queue of this sharding key.
+    ShardingKey(&'a str),
+    /// This one.
+    Queue(&'a MessageQueue),
+}
+
+/// What kind of message is sent; decides when trying again is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An ordinary message.
+    Plain,
+    /// A half message. A second copy would be a second transaction, so an unknown outcome is never tried again.
+    Half,
+}
+
+/// A message that is ready for the wire.
+struct Outgoing {
+    encoded: EncodedMessage,
+    unique_key: Arc<str>,
+    body: Bytes,
+    sys_flag: SysFlag,
+}
+
+/// What the attempts so far have shown.
+#[derive(Default)]
+struct Attempts {
+    made: u32,
+    retries: u32,
+    /// Brokers that failed, the last one last.
+    tried: Vec<Arc<str>>,
+    unknown: bool,
+}
+
+/// Places taken in the bounds of what is in flight.
+struct Room<'a> {
+    _count: SemaphorePermit<'a>,
+    _bytes: SemaphorePermit<'a>,
+}
+
+struct Choice {
+    selector: QueueSelector,
+    budget: RetryBudget,
+}
+
+/// Sends messages of one producer group.
+pub(crate) struct Sender {
+    pub(crate) client: Client,
+    pub(crate) group: GroupName,
+    config: ProducerConfig,
+    in_flight: Semaphore,
+    in_flight_bytes: Semaphore,
+    choice: Mutex<Choice>,
+}
+
+impl Sender {
+    /// A sender with nothing in flight.
+    pub(crate) fn new(client: Client, group: GroupName, config: ProducerConfig) -> Self {
+        let seed = usize::try_from(random_seed() >> 32).unwrap_or(0);
+        let choice =
+            Choice { selector: QueueSelector::new(seed), budget: RetryBudget::new(config.retry_budget) };
+        Self {
+            client,
+            group,
+            in_flight: Semaphore::new(permits(config.in_flight_max)),
+            in_flight_bytes: Semaphore::new(permits(config.in_flight_bytes_max)),
+            choice: Mutex::new(choice),
+            config,
+        }
+    }
+
+    /// A key for the next message.
+    pub(crate) fn next_unique_key(&self) -> Arc<str> {
+        let shared = self.client.shared();
+        shared.unique_keys.next(shared.now()).into()
+    }
+
+    /// Sends until a broker confirms, trying again gives no hope, or the time is over.
+    pub(crate) async fn send(
+        &self,
+        message: &Message,
+        target: Target<'_>,
+        kind: Kind,
+        unique_key: Arc<str>,
+    ) -> Result<SendReceipt, SendError> {
+        let deadline = Deadline::after_ms(self.config.send_timeout_ms);
+        let _room = self.reserve(message.body().len(), deadline).await?;
+        let outgoing = self.prepare(message, kind, unique_key).await?;
+        let mut attempts = Attempts::default();
+        loop {
+            let route = match self.client.shared().publish_route(message.topic(), deadline).await {
+                Ok(route) => route,
+                Err(error) => return Err(Self::no_route(error, &attempts, &outgoing)),
+            };
+            let queue = self.choose(&route, message, target, &attempts)?;
+            attempts.made += 1;
+            let error = match self.attempt(&outgoing, &route, &queue, deadline).await {
+                Ok(mut receipt) => {
+                    let mut choice = self.choice();
+                    choice.budget.deposit();
+                    choice.selector.faults_mut().answered(&queue.broker_name);
+                    drop(choice);
+                    receipt.attempts = attempts.made;
+                    receipt.may_be_duplicated = attempts.unknown;
+                    return Ok(receipt);
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(topic = %message.topic(), broker = %queue.broker_name, %error, "attempt to send failed");
+            self.note_failure(&queue, &error);
+            attempts.unknown |= error.may_have_acted();
+            if deadline.is_over() || !self.may_try_again(&error, target, kind, &mut attempts) {
+                return Err(Self::failure(error, &attempts, &outgoing));
+            }
+            if !attempts.tried.contains(&queue.broker_name) {
+                attempts.tried.push(queue.broker_name);
+            }
+        }
+    }
+
+    /// Hands a message to a connection without waiting for the broker.
+    pub(crate) async fn send_oneway(&self, message: &Message, target: Target<'_>) -> Result<(), SendError> {
+        let deadline = Deadline::after_ms(self.config.send_timeout_ms);
+        let _room = self.reserve(message.body().len(), deadline).await?;
+        let outgoing = self.prepare(message, Kind::Plain, self.next_unique_key()).await?;
+        let route = self.client.shared().publish_route(message.topic(), deadline).await?;
+        let queue = self.choose(&route, message, target, &Attempts::default())?;
+        let command = self.command(&outgoing, &queue).oneway();
+        let sent = async {
+            let address = master_address(&route, &queue)?;
+            let connection = self.client.shared().connection(&address, Patience::Wait, deadline).await?;
+            connection.send(&command, deadline).await
+        };
+        sent.await.map_err(|last| {
+            self.note_failure(&queue, &last);
+            SendError::NotSent { attempts: 1, last }
+        })
+    }
+
+    /// The queues that messages of `topic` can go to now.
+    pub(crate) async fn queues(
+        &self,
+        topic: &mezzo_protocol::ids::TopicName,
+    ) -> Result<Vec<MessageQueue>, Error> {
+        let deadline = Deadline::after_ms(self.config.send_timeout_ms);
+        Ok(self.client.shared().publish_route(topic, deadline).await?.publish_queues().to_vec())
+    }
+
+    /// Takes no more sends and waits for those in flight. Returns whether all ended in time.
+    pub(crate) async fn drain(&self) -> bool {
+        let all = u32::try_from(permits(self.config.in_flight_max)).unwrap_or(u32::MAX);
+        let deadline = Deadline::after_ms(self.config.drain_timeout_ms);
+        let all_places = tokio::time::timeout_at(deadline.at(), self.in_flight.acquire_many(all)).await;
+        // Closed while the places are still held: nobody slips in between.
+        self.in_flight.close();
+        all_places.is_ok()
+    }
+
+    async fn reserve(&self, body_bytes: usize, deadline: Deadline) -> Result<Room<'_>, SendError> {
+        let bytes = body_bytes.clamp(1, permits(self.config.in_flight_bytes_max));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let both = async {
+            // Always in this order, so that two senders never wait for each other.
+            let _count = self.in_flight.acquire().await?;
+            let _bytes = self.in_flight_bytes.acquire_many(bytes).await?;
+            Ok(Room { _count, _bytes })
+        };
+        let reserved: Result<Result<_, tokio::sync::AcquireError>, _> =
+            tokio::time::timeout_at(deadline.at(), both).await;
+        match reserved {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_closed)) => Err(SendError::Route(RequestError::ShutDown.into())),
+            Err(_) => Err(SendError::Saturated {
+                in_flight: self.config.in_flight_max.saturating_sub(self.in_flight.available_permits()),
+                waited_ms: deadline.waited_ms(),
+            }),
+        }
+    }
+
+    async fn prepare(
+        &self,
+        message: &Message,
+        kind: Kind,
+        unique_key: Arc<str>,
+    ) -> Result<Outgoing, SendError> {
+        let half_of = (kind == Kind::Half).then_some(self.group.as_str());
+        let encoded = message.encode(&unique_key, half_of)?;
+        let mut sys_flag = match kind {
+            Kind::Plain => SysFlag::NONE,
+            Kind::Half => SysFlag::NONE.with_transaction(TransactionBits::Prepared),
+        };
+        let mut body = message.body().clone();
+        if body.len() >= self.config.compress_from_bytes.max(1)
+            && let Some(small) = self.compressed(&body).await
+        {
+            body = small;
+            sys_flag = sys_flag.with(SysFlag::COMPRESSED).with(SysFlag::COMPRESSION_ZLIB);
+        }
+        Ok(Outgoing { encoded, unique_key, body, sys_flag })
+    }
+
+    async fn compressed(&self, body: &Bytes) -> Option<Bytes> {
+        let level = self.config.compression_level;
+        if body.len() < COMPRESS_ELSEWHERE_BYTES {
+            return compress(body, level);
+        }
+        let body = body.clone();
+        // A runtime that shuts down drops the task; the body is sent as it is then.
+        tokio::task::spawn_blocking(move || compress(&body, level)).await.ok().flatten()
+    }
+
+    fn choose(
+        &self,
+        route: &TopicRoute,
+        message: &Message,
+        target: Target<'_>,
+        attempts: &Attempts,
+    ) -> Result<MessageQueue, SendError> {
+        let queues = route.publish_queues();
+        let now = self.client.shared().now();
+        let chosen = match target {
+            Target::Any => self.choice().selector.next(queues, &attempts.tried, now).cloned(),
+            Target::ShardingKey(key) => by_sharding_key(queues, key).cloned(),
+            Target::Queue(queue) => Some(queue.clone()),
+        };
+        chosen.ok_or_else(|| Error::NoRoute { topic: message.topic().clone() }.into())
+    }
+
+    async fn attempt(
+        &self,
+        outgoing: &Outgoing,
+        route: &TopicRoute,
+        queue: &MessageQueue,
+        deadline: Deadline,
+    ) -> Result<SendReceipt, RequestError> {
+        let deadline = deadline.but_at_most_ms(self.config.attempt_timeout_ms);
+        let address = master_address(route, queue)?;
+        let command = self.command(outgoing, queue);
+        let reply = self.client.shared().request(&address, Patience::Wait, command, deadline).await?;
+        SendReceipt::from_reply(&reply, &address, &outgoing.unique_key, queue)
+    }
+
+    fn command(&self, outgoing: &Outgoing, queue: &MessageQueue) -> RemotingCommand {
+        let shared = self.client.shared();
+        let (group, topic) = (self.group.as_str().into(), queue.topic.as_str().into());
+        let mut header = SendMessageHeader::new(group, topic, queue.queue_id.as_wire());
+        header.default_topic_queues = i32::try_from(shared.config.new_topic_queues).unwrap_or(i32::MAX);
+        header.sys_flag = outgoing.sys_flag;
+        header.born_timestamp = shared.now();
+        header.flag = outgoing.encoded.flag;
+        header.properties = outgoing.encoded.properties.as_str().into();
+        header.broker_name = Some((&*queue.broker_name).into());
+        RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, header.encode(), outgoing.body.clone())
+    }
+
+    fn note_failure(&self, queue: &MessageQueue, error: &RequestError) {
+        let shared = self.client.shared();
+        if !matches!(error, RequestError::Refused { .. } | RequestError::Encode(_)) {
+            let until = shared.now().saturating_add_ms(self.config.spare_broker_ms);
+            self.choice().selector.faults_mut().failed(&queue.broker_name, until);
+        }
+        let route_is_wrong =
+            [ResponseCode::TOPIC_NOT_EXIST, ResponseCode::NO_PERMISSION, ResponseCode::GO_AWAY];
+        if matches!(error, RequestError::Unreachable { .. })
+            || error.refusal().is_some_and(|code| route_is_wrong.contains(&code))
+        {
+            shared.suspect_route(&queue.topic);
+        }
+    }
+
+    /// Whether a further attempt is allowed: it must give hope, and it must not risk what the message's kind forbids.
+    fn may_try_again(
+        &self,
+        error: &RequestError,
+        target: Target<'_>,
+        kind: Kind,
+        attempts: &mut Attempts,
+    ) -> bool {
+        if !error.is_retriable() {
+            return false;
+        }
+        if matches!(error, RequestError::Unreachable { .. }) && !attempts.unknown {
+            // Nothing was sent, so only time limits this; the pool's back-off paces it.
+            return true;
+        }
+        let repeats_unknown = attempts.unknown && (kind == Kind::Half || !self.config.retry_unknown);
+        if repeats_unknown || !matches!(target, Target::Any) || attempts.retries >= self.config.retries {
+            return false;
+        }
+        attempts.retries += 1;
+        self.choice().budget.withdraw()
+    }
+
+    fn failure(last: RequestError, attempts: &Attempts, outgoing: &Outgoing) -> SendError {
+        if attempts.unknown {
+            let unique_key = Arc::clone(&outgoing.unique_key);
+            return SendError::Unknown { unique_key, attempts: attempts.made, last };
+        }
+        SendError::NotSent { attempts: attempts.made, last }
+    }
+
+    /// The route was lost between attempts, or never there.
+    fn no_route(error: Error, attempts: &Attempts, outgoing: &Outgoing) -> SendError {
+        match error {
+            Error::NameServers { last } | Error::Request(last) if attempts.unknown => {
+                Self::failure(last, attempts, outgoing)
+            }
+            other if attempts.unknown => {
+                let last = RequestError::Unreachable { address: "".into(), reason: other.to_string() };
+                Self::failure(last, attempts, outgoing)
+            }
+            other => other.into(),
+        }
+    }
+
+    fn choice(&self) -> MutexGuard<'_, Choice> {
+        // No code panics while it holds the lock, and each change is complete in itself.
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A bound as a number of permits: at least one, at most what a semaphore and one request for permits can express.
+fn permits(bound: usize) -> usize {
+    bound.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize))
+}
+
+fn master_address(route: &TopicRoute, queue: &MessageQueue) -> Result<Arc<str>, RequestError> {
+    route.master(&queue.broker_name).cloned().ok_or_else(|| RequestError::Unreachable {
+        address: Arc::clone(&queue.broker_name),
+        reason: "the route has no master for this broker".to_owned(),
+    })
+}
