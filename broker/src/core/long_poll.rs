@@ -107,15 +107,9 @@ impl<C: Copy + Eq + Hash, T> LongPolls<C, T> {
     }
 
     /// How many pulls wait now.
-    #[must_use]
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.pulls.len()
-    }
-
-    /// Whether nobody waits.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pulls.is_empty()
     }
 
     /// Holds a pull.

@@ -1,6 +1,6 @@
 //! When a driver has to look at its work next: at a time it knows itself, at an earlier time that somebody else
-//! announces, or at once. Times are the broker's clock, which may be moved by hand; so a wait is never longer than
-//! [`NAP_MAX`], and whoever moves a clock rings.
+//! announces, or at once. Times are the broker's clock, which may jump or be moved by hand; so a wait is never longer
+//! than [`NAP_MAX`].
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

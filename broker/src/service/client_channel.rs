@@ -44,17 +44,17 @@ pub(crate) trait ClientChannel: Send + Sync {
     fn remote(&self) -> SocketAddr;
     /// False from the moment the connection is being closed.
     fn is_open(&self) -> bool;
-    /// How many frames have arrived on this connection so far. An ask counts as received once this number has grown
-    /// past its value at the time of the ask.
-    fn frames_received(&self) -> u64;
+    /// The highest number, as [`ClientChannel::ask_decision`] gives it, that had been written to the client when the
+    /// latest frame was read from it: whoever sends a frame after that has had the chance to read it.
+    fn heard_after(&self) -> u64;
     /// Tells a consumer that its group's members changed.
     ///
     /// # Errors
     /// [`PushRefused`]; the notice is dropped and counted.
     fn notify_members_changed(&self, group: &GroupName) -> Result<(), PushRefused>;
-    /// Asks a producer for the outcome of a transaction.
+    /// Asks a producer for the outcome of a transaction; gives the ask's number among what is sent unasked.
     ///
     /// # Errors
     /// [`PushRefused`]; the ask was not sent and does not count.
-    fn ask_decision(&self, ask: &DecisionAsk) -> Result<(), PushRefused>;
+    fn ask_decision(&self, ask: &DecisionAsk) -> Result<u64, PushRefused>;
 }

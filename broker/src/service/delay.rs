@@ -19,11 +19,6 @@ impl DelayedDelivery {
     pub(crate) fn expect(&self, due: Timestamp) {
         self.alarm.set(due);
     }
-
-    /// Look at the clock now.
-    pub(crate) fn ring(&self) {
-        self.alarm.ring();
-    }
 }
 
 /// Appends a tick whenever something is due, until the stop signal.

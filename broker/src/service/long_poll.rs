@@ -1,11 +1,14 @@
-//! Long polling: a pull that finds its queue at the end waits here until the queue grows or its time is up.
+//! Pulls that are not answered at once: a pull that finds its queue at the end waits until the queue grows or its time
+//! is up, and a pull of old messages waits for a thread that may read the disk.
 //!
 //! ```text
 //!   pull finds nothing ──► hold ──► watched queue grows ──┐
 //!                                   deadline passes ──────┴──► ready ──► driver reads again ──► waiter answers
-//!                                     ▲                                    │ nothing that its filter wants
-//!                                     └────────────── held again ──────────┘
+//!                                     ▲                        ▲   │ nothing that its filter wants
+//!                                     └───── held again ───────│───┘
+//!   pull finds old messages ───────────────────────────────────┴──► blocking thread reads ──► waiter answers
 //! ```
+//! A client that is slow to read its answers gets the next one when it has room for it; its pulls stay ready until then.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,12 +35,17 @@ use crate::{
 
 /// Woken pulls that the driver answers before it lets other tasks of its thread run.
 const ANSWERS_PER_TURN: usize = 64;
-
 /// Reads in a row for one woken pull whose filter passes over what it finds.
 const SCANS_PER_TURN: usize = 8;
+/// Reads from the disk at a time for one connection; the bound of what they hold in memory is this many answers.
+const DISK_READS_PER_CONNECTION: usize = 4;
+/// Milliseconds after which a pull is looked at again whose client had no room for its answer.
+const STALLED_MS: u64 = 10;
 
 /// Gets the answer of a pull that waited. Implemented by the front-end; must not block.
 pub(crate) trait PullWaiter: Send {
+    /// Whether the client has room for one more answer.
+    fn has_room(&self) -> bool;
     /// Called at most once; never after the connection has closed.
     fn answer(self: Box<Self>, pulled: Result<Pulled, PullError>);
 }
@@ -50,11 +58,32 @@ struct Waiting {
 
 type Held = HeldPull<ChannelId, Waiting>;
 
+/// Why a pull is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Arrived,
+    TimedOut,
+    /// It was never held: it needs the disk.
+    Disk,
+}
+
+/// A pull to be answered now.
+struct Ready {
+    pull: Pull,
+    waiter: Box<dyn PullWaiter>,
+    connection: ChannelId,
+    deadline: Timestamp,
+    cause: Cause,
+}
+
 struct State {
     machine: core::LongPolls<ChannelId, Waiting>,
     /// The queues that are watched because somebody waits for them.
     watched: HashMap<QueueKey, Arc<Queue>>,
-    ready: VecDeque<(Held, WakeCause)>,
+    ready: VecDeque<Ready>,
+    /// Ready, but their client has no room, or as many reads from the disk as it may.
+    stalled: VecDeque<Ready>,
+    disk_reads: HashMap<ChannelId, usize>,
 }
 
 /// All pulls that wait.
@@ -68,8 +97,13 @@ impl LongPolls {
     pub(crate) fn new(limits: &Limits) -> Self {
         let bounds =
             HoldBounds { per_connection: limits.held_pulls_per_connection, total: limits.held_pulls };
-        let state =
-            State { machine: core::LongPolls::new(bounds), watched: HashMap::new(), ready: VecDeque::new() };
+        let state = State {
+            machine: core::LongPolls::new(bounds),
+            watched: HashMap::new(),
+            ready: VecDeque::new(),
+            stalled: VecDeque::new(),
+            disk_reads: HashMap::new(),
+        };
         Self { state: Mutex::new(state), alarm: Alarm::default() }
     }
 
@@ -108,6 +142,26 @@ impl LongPolls {
         Ok(())
     }
 
+    /// Has `pull` read by a thread that may wait for the disk. How many wait here is bounded by the places that waiters
+    /// take at their connections.
+    pub(crate) fn read_from_disk(&self, pull: Pull, connection: ChannelId, waiter: Box<dyn PullWaiter>) {
+        let deadline = Timestamp::ZERO;
+        self.lock().ready.push_back(Ready { pull, waiter, connection, deadline, cause: Cause::Disk });
+        self.alarm.ring();
+    }
+
+    fn disk_read_done(&self, connection: ChannelId) {
+        let mut state = self.lock();
+        if let Some(reads) = state.disk_reads.get_mut(&connection) {
+            *reads -= 1;
+            if *reads == 0 {
+                state.disk_reads.remove(&connection);
+            }
+        }
+        drop(state);
+        self.alarm.ring();
+    }
+
     /// A watched queue has grown. Called by whoever published; does not block.
     pub(crate) fn queue_grew(&self, queue: &Arc<Queue>) {
         let key = QueueKey { topic: queue.topic().clone(), queue: queue.id() };
@@ -124,18 +178,9 @@ impl LongPolls {
     pub(crate) fn channel_closed(&self, connection: ChannelId) {
         let mut state = self.lock();
         state.machine.handle_connection_closed(connection);
-        state.ready.retain(|(held, _)| held.connection != connection);
         state.settle();
-    }
-
-    /// Look at the clock now.
-    pub(crate) fn ring(&self) {
-        self.alarm.ring();
-    }
-
-    /// How many pulls wait now.
-    pub(crate) fn len(&self) -> usize {
-        self.lock().machine.len()
+        state.ready.retain(|ready| ready.connection != connection);
+        state.stalled.retain(|ready| ready.connection != connection);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,14 +188,28 @@ impl LongPolls {
     }
 
     /// The next pulls to answer, and when there will be more without anything new arriving.
-    fn take_ready(&self, now: Timestamp) -> (Vec<(Held, WakeCause)>, Option<Timestamp>) {
+    fn take_ready(&self, now: Timestamp) -> (Vec<Ready>, Option<Timestamp>) {
         let mut state = self.lock();
+        let state = &mut *state;
         state.machine.handle_timeout(now);
         state.settle();
-        let count = state.ready.len().min(ANSWERS_PER_TURN);
-        let ready = state.ready.drain(..count).collect();
-        let next = if state.ready.is_empty() { state.machine.next_timeout() } else { Some(now) };
-        (ready, next)
+        state.ready.append(&mut state.stalled);
+        let mut taken = Vec::new();
+        for _ in 0..ANSWERS_PER_TURN {
+            let Some(ready) = state.ready.pop_front() else { break };
+            if state.may_go(&ready) {
+                taken.push(ready);
+            } else {
+                state.stalled.push_back(ready);
+            }
+        }
+        let next = if !state.ready.is_empty() {
+            Some(now)
+        } else {
+            let retry = (!state.stalled.is_empty()).then(|| now.saturating_add_ms(STALLED_MS));
+            [retry, state.machine.next_timeout()].into_iter().flatten().min()
+        };
+        (taken, next)
     }
 }
 
@@ -171,12 +230,32 @@ impl State {
                     }
                 }
                 Effect::Wake(held, cause) => {
-                    self.ready.push_back((held, cause));
+                    let Held { connection, deadline, payload: Waiting { pull, waiter }, .. } = held;
+                    let cause = match cause {
+                        WakeCause::Arrived => Cause::Arrived,
+                        WakeCause::TimedOut => Cause::TimedOut,
+                    };
+                    self.ready.push_back(Ready { pull, waiter, connection, deadline, cause });
                     woken = true;
                 }
             }
         }
         woken
+    }
+
+    /// Whether the pull can be answered now; counts it if that takes a read from the disk.
+    fn may_go(&mut self, ready: &Ready) -> bool {
+        if !ready.waiter.has_room() {
+            return false;
+        }
+        if ready.cause == Cause::Disk {
+            let reads = self.disk_reads.entry(ready.connection).or_default();
+            if *reads >= DISK_READS_PER_CONNECTION {
+                return false;
+            }
+            *reads += 1;
+        }
+        true
     }
 }
 
@@ -184,8 +263,8 @@ impl State {
 pub(crate) async fn drive(services: Arc<Services>, mut stop: Stop) {
     loop {
         let (ready, next) = services.long_polls.take_ready(services.now());
-        for (held, cause) in ready {
-            answer(&services, held, cause);
+        for ready in ready {
+            answer(&services, ready);
         }
         tokio::task::yield_now().await;
         tokio::select! {
@@ -197,13 +276,16 @@ pub(crate) async fn drive(services: Arc<Services>, mut stop: Stop) {
 }
 
 /// Reads again for a pull that was woken: answers it, or holds it again when nothing new is for it.
-fn answer(services: &Arc<Services>, held: Held, cause: WakeCause) {
-    let Held { connection, deadline, payload: Waiting { mut pull, waiter }, .. } = held;
+fn answer(services: &Arc<Services>, ready: Ready) {
+    let Ready { mut pull, waiter, connection, deadline, cause } = ready;
+    if cause == Cause::Disk {
+        return answer_from_disk(services, pull, connection, waiter);
+    }
     let mut scans = 0;
     loop {
         scans += 1;
         match pull::pull(&services.store, services.advertised, &pull, Reach::Hot) {
-            Ok(Attempt::Done(pulled)) if cause == WakeCause::Arrived && is_nothing(&pulled) => {
+            Ok(Attempt::Done(pulled)) if cause == Cause::Arrived && is_nothing(&pulled) => {
                 // what the filter does not want is passed over here, not by another round trip of the client
                 let progress = pulled.next > pull.from;
                 pull.from = pulled.next;
@@ -216,7 +298,7 @@ fn answer(services: &Arc<Services>, held: Held, cause: WakeCause) {
                 }
             }
             Ok(Attempt::Done(pulled)) => waiter.answer(Ok(pulled)),
-            Ok(Attempt::Cold) => answer_from_disk(services, pull, waiter),
+            Ok(Attempt::Cold) => services.long_polls.read_from_disk(pull, connection, waiter),
             Err(error) => waiter.answer(Err(error)),
         }
         return;
@@ -228,7 +310,12 @@ fn is_nothing(pulled: &Pulled) -> bool {
 }
 
 /// Reads on a thread that may wait for the disk, and answers from there.
-pub(crate) fn answer_from_disk(services: &Arc<Services>, pull: Pull, waiter: Box<dyn PullWaiter>) {
+fn answer_from_disk(
+    services: &Arc<Services>,
+    pull: Pull,
+    connection: ChannelId,
+    waiter: Box<dyn PullWaiter>,
+) {
     let services = Arc::clone(services);
     tokio::task::spawn_blocking(move || {
         let attempt = pull::pull(&services.store, services.advertised, &pull, Reach::Disk);
@@ -238,11 +325,12 @@ pub(crate) fn answer_from_disk(services: &Arc<Services>, pull: Pull, waiter: Box
             Attempt::Cold => nothing_yet(&pull.queue, pull.from),
         });
         waiter.answer(pulled);
+        services.long_polls.disk_read_done(connection);
     });
 }
 
 /// The answer "nothing here yet".
-pub(crate) fn nothing_yet(queue: &Queue, from: QueueOffset) -> Pulled {
+fn nothing_yet(queue: &Queue, from: QueueOffset) -> Pulled {
     Pulled {
         status: PullStatus::Empty,
         body: bytes::Bytes::new(),

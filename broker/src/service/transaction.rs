@@ -69,7 +69,8 @@ struct Ask {
 
 /// What became of an ask.
 enum Asking {
-    Sent,
+    /// Handed to the connection, as this number of what is written to it.
+    Sent(u64),
     /// The connection did not take it.
     Unsent,
     /// The connection speaks for the group no longer.
@@ -111,11 +112,6 @@ impl TransactionService {
     pub(crate) fn answered(&self, now: Timestamp, origin: PhysicalOffset, unknown: bool) {
         self.lock().machine.handle_answered(now, origin, unknown);
         // an answer makes room for the next ask
-        self.alarm.ring();
-    }
-
-    /// Look at everything now.
-    pub(crate) fn ring(&self) {
         self.alarm.ring();
     }
 
@@ -212,19 +208,19 @@ impl State {
             self.channels.iter().filter(|(_, channel)| !channel.is_open()).map(|(id, _)| *id).collect();
         for id in closed {
             if let Some(channel) = self.channels.remove(&id) {
-                self.machine.handle_closed(now, id, channel.frames_received());
+                self.machine.handle_closed(now, id, channel.heard_after());
             }
         }
         for id in self.machine.asked_connections() {
             if let Some(channel) = self.channels.get(&id) {
-                self.machine.handle_heard(id, channel.frames_received());
+                self.machine.handle_heard(id, channel.heard_after());
             }
         }
         for group in services.clients.take_joined() {
             let mut new = false;
             for channel in services.clients.producers_of(&group) {
                 let id = channel.id();
-                new |= self.machine.handle_joined(now, &group, id, channel.frames_received());
+                new |= self.machine.handle_joined(now, &group, id);
                 self.channels.insert(id, channel);
             }
             if new {
@@ -282,7 +278,7 @@ impl TransactionService {
             let mut state = self.lock();
             for (origin, connection, asking) in asked {
                 match asking {
-                    Asking::Sent => {}
+                    Asking::Sent(mark) => state.machine.handle_sent(origin, mark),
                     Asking::Unsent => state.machine.handle_unsent(now, origin),
                     Asking::Left(group) => {
                         state.machine.handle_left(&group, connection);
@@ -310,8 +306,7 @@ impl Ask {
             return Asking::Left(group);
         }
         match half_message(services, self.origin, prepared_at) {
-            Ok(Some(ask)) if self.channel.ask_decision(&ask).is_ok() => Asking::Sent,
-            Ok(Some(_)) => Asking::Unsent,
+            Ok(Some(ask)) => self.channel.ask_decision(&ask).map_or(Asking::Unsent, Asking::Sent),
             Ok(None) => Asking::Gone,
             Err(error) => {
                 tracing::error!(origin = self.origin.0, %error, "a half message cannot be read: nobody is asked about it");

@@ -6,8 +6,8 @@
 //! - Asks go out in due order, to the members of the transaction's producer group in turn, at most
 //!   [`Bounds::unanswered_per_connection`] unanswered to one connection and [`Bounds::asks_per_second`] in all. What
 //!   cannot be asked now waits; a waiting transaction burns no attempt.
-//! - An ask **counts** if it was answered, also with UNKNOWN, or if anything was heard from its connection afterwards.
-//!   An ask to a connection that closed or stayed silent does not.
+//! - An ask **counts** if it was answered, also with UNKNOWN, or if anything was heard from its connection after the ask
+//!   was written to it. An ask to a connection that closed or stayed silent does not.
 //! - After [`Bounds::check_max`] asks that counted, or at its maximum age, a transaction is parked as IN_DOUBT when it
 //!   is due the next time. It is then asked once whenever a new connection of its group appears, and that counts nothing.
 
@@ -66,7 +66,7 @@ pub(crate) struct Due {
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect<C> {
-    /// Ask this connection. If it was not sent, say so: [`CheckBack::handle_unsent`].
+    /// Ask this connection, and say how that went: [`CheckBack::handle_sent`] or [`CheckBack::handle_unsent`].
     Ask {
         /// About which transaction.
         origin: PhysicalOffset,
@@ -99,8 +99,15 @@ struct Waiting {
 struct Asked<C> {
     waiting: Waiting,
     connection: C,
-    /// Frames heard from the connection before the ask.
-    mark: u64,
+    /// What must have been heard from the connection for the ask to count; `None` while it is not known to be sent.
+    mark: Option<u64>,
+}
+
+impl<C> Asked<C> {
+    /// Whether the ask counts without an answer: its connection was heard after the ask was written to it.
+    fn counts(&self, heard: u64) -> bool {
+        self.mark.is_some_and(|mark| heard >= mark)
+    }
 }
 
 /// The state of all check-backs.
@@ -150,7 +157,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             let mut asked_before = false;
             if let Some(asked) = self.take_asked(origin) {
                 asked_before = true;
-                if self.members.frames_heard(asked.connection) > asked.mark {
+                if asked.counts(self.members.heard_from(asked.connection)) {
                     asked_before = false;
                     asks = asks.saturating_add(1);
                     self.effects.push_back(Effect::Count(origin));
@@ -174,17 +181,10 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         self.ask_waiting(now);
     }
 
-    /// `connection` speaks for `group`, and `frames` frames have been heard from it. True if that is new: then the
-    /// group's IN_DOUBT transactions are to be handed in with [`Self::handle_in_doubt`].
-    pub(crate) fn handle_joined(
-        &mut self,
-        now: Timestamp,
-        group: &GroupName,
-        connection: C,
-        frames: u64,
-    ) -> bool {
+    /// `connection` speaks for `group`. True if that is new: then the group's IN_DOUBT transactions are to be handed in
+    /// with [`Self::handle_in_doubt`].
+    pub(crate) fn handle_joined(&mut self, now: Timestamp, group: &GroupName, connection: C) -> bool {
         let new = self.members.join(group, connection);
-        self.members.heard(connection, frames);
         if new {
             self.group_has_room(group);
             self.ask_waiting(now);
@@ -214,16 +214,16 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         self.members.leave(group, connection);
     }
 
-    /// `connection` closed, after `frames` frames had been heard from it. What it was asked counts if it was heard
-    /// afterwards; the rest waits again, in its old place, for another member of the group.
-    pub(crate) fn handle_closed(&mut self, now: Timestamp, connection: C, frames: u64) {
-        self.members.heard(connection, frames);
-        let heard = self.members.frames_heard(connection);
+    /// `connection` closed, after everything up to `heard` had been heard from it. What it was asked counts if it was
+    /// heard afterwards; the rest waits again, in its old place, for another member of the group.
+    pub(crate) fn handle_closed(&mut self, now: Timestamp, connection: C, heard: u64) {
+        self.members.heard(connection, heard);
+        let heard = self.members.heard_from(connection);
         for origin in self.members.close(connection) {
             let Some(asked) = self.asked.remove(&origin) else { continue };
             if asked.waiting.doubtful {
                 self.doubtful_until.retain(|&(_, other)| other != origin);
-            } else if heard > asked.mark {
+            } else if asked.counts(heard) {
                 // its later time is set already
                 self.effects.push_back(Effect::Count(origin));
             } else {
@@ -233,9 +233,16 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         self.ask_waiting(now);
     }
 
-    /// `frames` frames have been heard from `connection` so far.
-    pub(crate) fn handle_heard(&mut self, connection: C, frames: u64) {
-        self.members.heard(connection, frames);
+    /// Something was heard from `connection` after everything up to `mark` had been written to it.
+    pub(crate) fn handle_heard(&mut self, connection: C, mark: u64) {
+        self.members.heard(connection, mark);
+    }
+
+    /// The ask was handed to its connection as number `mark` of what is written to it.
+    pub(crate) fn handle_sent(&mut self, origin: PhysicalOffset, mark: u64) {
+        if let Some(asked) = self.asked.get_mut(&origin) {
+            asked.mark = Some(mark);
+        }
     }
 
     /// The ask was not handed to the connection: it is full or closing. The transaction waits again in its old place.
@@ -316,7 +323,8 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     }
 
     /// Transactions that wait to be asked, and asks without an answer.
-    pub(crate) fn sizes(&self) -> (usize, usize) {
+    #[cfg(test)]
+    fn sizes(&self) -> (usize, usize) {
         (self.waiting.len(), self.asked.len())
     }
 
@@ -399,8 +407,8 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             } else {
                 self.effects.push_back(Effect::Reschedule(origin, later));
             }
-            let mark = self.members.ask(connection, origin);
-            self.asked.insert(origin, Asked { waiting, connection, mark });
+            self.members.ask(connection, origin);
+            self.asked.insert(origin, Asked { waiting, connection, mark: None });
         }
     }
 

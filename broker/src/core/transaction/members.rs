@@ -13,7 +13,7 @@ use mezzo_protocol::ids::{GroupName, PhysicalOffset};
 struct Member {
     groups: Vec<GroupName>,
     unanswered: BTreeSet<PhysicalOffset>,
-    /// Frames heard from it so far.
+    /// Something was heard from it after everything up to this number had been written to it.
     heard: u64,
     /// It did not take the last ask; it gets none until [`Members::forgive`].
     congested: bool,
@@ -95,12 +95,11 @@ impl<C: Copy + Ord + Hash> Members<C> {
         None
     }
 
-    /// `connection` is being asked about `origin`. Gives the number of frames heard from it before.
-    pub(crate) fn ask(&mut self, connection: C, origin: PhysicalOffset) -> u64 {
-        self.members.get_mut(&connection).map_or(0, |member| {
+    /// `connection` is being asked about `origin`.
+    pub(crate) fn ask(&mut self, connection: C, origin: PhysicalOffset) {
+        if let Some(member) = self.members.get_mut(&connection) {
             member.unanswered.insert(origin);
-            member.heard
-        })
+        }
     }
 
     /// The ask about `origin` is no longer open at `connection`. Gives the groups that may have room again because of
@@ -110,15 +109,15 @@ impl<C: Copy + Ord + Hash> Members<C> {
         if member.unanswered.remove(&origin) { &member.groups } else { &[] }
     }
 
-    /// `frames` frames have been heard from `connection` so far.
-    pub(crate) fn heard(&mut self, connection: C, frames: u64) {
+    /// Something was heard from `connection` after everything up to `mark` had been written to it.
+    pub(crate) fn heard(&mut self, connection: C, mark: u64) {
         if let Some(member) = self.members.get_mut(&connection) {
-            member.heard = member.heard.max(frames);
+            member.heard = member.heard.max(mark);
         }
     }
 
-    /// How many frames have been heard from `connection`.
-    pub(crate) fn frames_heard(&self, connection: C) -> u64 {
+    /// The greatest number that [`Self::heard`] was told of `connection`.
+    pub(crate) fn heard_from(&self, connection: C) -> u64 {
         self.members.get(&connection).map_or(0, |member| member.heard)
     }
 
@@ -145,6 +144,7 @@ impl<C: Copy + Ord + Hash> Members<C> {
     }
 
     /// Open asks of all connections.
+    #[cfg(test)]
     pub(crate) fn unanswered(&self) -> usize {
         self.members.values().map(|member| member.unanswered.len()).sum()
     }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!([members.take_turn(&g), members.take_turn(&g)], [Some(2), Some(2)]);
         members.ask(2, PhysicalOffset(8));
         assert_eq!(members.take_turn(&g), None);
-        assert_eq!(members.settle(3, PhysicalOffset(7)), [g.clone()]);
+        assert_eq!(members.settle(3, PhysicalOffset(7)), std::slice::from_ref(&g));
         assert!(members.settle(3, PhysicalOffset(7)).is_empty());
         members.forgive();
         assert_eq!(members.take_turn(&g), Some(3));

@@ -2,7 +2,7 @@
 
 use mezzo_protocol::{
     error::DecodeError,
-    ids::QueueOffset,
+    ids::{GroupName, QueueOffset},
     message::tag::{EXPRESSION_TYPE_TAG, TagFilter},
     remoting::{
         command::RemotingCommand,
@@ -21,7 +21,7 @@ use crate::{
     core::consumer_group::ConsumptionModel,
     service::{
         client_channel::ClientChannel as _,
-        long_poll::{self, PullWaiter},
+        long_poll::PullWaiter,
         offset,
         pull::{self, Attempt, Pull, PullError, PullStatus, Pulled, Reach},
     },
@@ -46,6 +46,11 @@ impl Refused {
 /// answer goes through the connection's outbound queue.
 pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = PullMessageHeader::decode(&request.header.ext)?;
+    let services = turn.services;
+    if services.store.group(&header.consumer_group).is_none() && services.store.topic(&header.topic).is_some()
+    {
+        return Ok(Step::CreateGroup(GroupName::new(&header.consumer_group)?));
+    }
     let pull = match checked(turn, &header) {
         Ok(pull) => pull,
         Err(Refused { code, remark }) => {
@@ -67,7 +72,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Ok(Attempt::Cold) => match turn.channel.hold() {
             Some(held) => {
                 let waiter = Box::new(Waiter { held, to: request.reply_to() });
-                long_poll::answer_from_disk(turn.services, pull, waiter);
+                turn.services.long_polls.read_from_disk(pull, turn.channel.id(), waiter);
             }
             None => turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD),
         },
@@ -229,6 +234,10 @@ struct Waiter {
 }
 
 impl PullWaiter for Waiter {
+    fn has_room(&self) -> bool {
+        self.held.channel().has_room()
+    }
+
     fn answer(self: Box<Self>, pulled: Result<Pulled, PullError>) {
         // a connection that closed meanwhile wants no answer
         let _ = self.held.channel().push_reply(self.to, reply(pulled));

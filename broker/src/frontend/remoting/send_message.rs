@@ -1,7 +1,7 @@
 //! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): messages into the turn's batch, and the answer
 //! once they are as safe as the acknowledgement level asks.
 
-use std::{cell::RefCell, sync::Arc};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use mezzo_protocol::{
@@ -23,12 +23,9 @@ use super::{
 };
 use crate::service::{
     Services,
-    client_channel::{ChannelId, ClientChannel},
+    client_channel::ClientChannel as _,
     send::{self, Send, SendError},
 };
-
-/// Connections of one reactor whose last producer group is remembered.
-const GROUPS_REMEMBERED: usize = 256;
 
 /// Puts the message, or the messages of a batch, into the turn's batch.
 pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
@@ -70,27 +67,17 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     Ok(Step::Done)
 }
 
-/// A send is a producer's first sign of life: its heartbeat may come much later. The registry is asked only when a
-/// connection's group differs from that of its last send.
+/// A send is a producer's first sign of life: its heartbeat may come much later. The registry hears of each group of a
+/// connection once.
 fn remember_producer(services: &Services, channel: &Arc<RemotingChannel>, group: &str) {
-    thread_local! {
-        static LAST: RefCell<Vec<Option<(ChannelId, GroupName)>>> =
-            const { RefCell::new(Vec::new()) };
+    if channel.knows_producer_group(group) {
+        return;
     }
-    LAST.with_borrow_mut(|last| {
-        last.resize(GROUPS_REMEMBERED, None);
-        let id = channel.id();
-        let index = usize::try_from(id.0).unwrap_or(usize::MAX) % GROUPS_REMEMBERED;
-        let Some(slot) = last.get_mut(index) else { return };
-        if slot.as_ref().is_some_and(|(known, name)| *known == id && name.as_str() == group) {
-            return;
-        }
-        if let Ok(name) = GroupName::new(group) {
-            let channel: Arc<dyn ClientChannel> = Arc::<RemotingChannel>::clone(channel);
-            services.clients.producer_joined(&name, channel);
-            *slot = Some((id, name));
-        }
-    });
+    if let Ok(name) = GroupName::new(group)
+        && channel.is_new_producer_group(&name)
+    {
+        services.clients.producer_joined(&name, Arc::<RemotingChannel>::clone(channel));
+    }
 }
 
 /// Writes the answer to a send. `results` are those of its operations: one per message.

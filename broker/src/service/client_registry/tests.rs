@@ -27,15 +27,15 @@ impl ClientChannel for Channel {
     fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed)
     }
-    fn frames_received(&self) -> u64 {
+    fn heard_after(&self) -> u64 {
         0
     }
     fn notify_members_changed(&self, group: &GroupName) -> Result<(), PushRefused> {
         self.notices.lock().unwrap().push(group.as_str().to_owned());
         Ok(())
     }
-    fn ask_decision(&self, _: &DecisionAsk) -> Result<(), PushRefused> {
-        Ok(())
+    fn ask_decision(&self, _: &DecisionAsk) -> Result<u64, PushRefused> {
+        Ok(0)
     }
 }
 

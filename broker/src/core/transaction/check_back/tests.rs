@@ -10,9 +10,11 @@ enum Event {
     Joined(u64, &'static str, u64),
     InDoubt(u64, &'static str, &'static [u64]),
     Left(&'static str, u64),
-    /// Time, connection, frames heard in all.
+    /// Time, connection, what was heard.
     Closed(u64, u64, u64),
     Heard(u64, u64),
+    /// The ask about an origin was written as this number.
+    Sent(u64, u64),
     Unsent(u64, u64),
     Unknown(u64, u64),
     Decided(u64, u64),
@@ -20,7 +22,7 @@ enum Event {
     Time(u64),
 }
 use Event::{
-    Closed, Decided, Due as DueNow, Gone, Heard, InDoubt, Joined, Left, Time, TooOld, Unknown, Unsent,
+    Closed, Decided, Due as DueNow, Gone, Heard, InDoubt, Joined, Left, Sent, Time, TooOld, Unknown, Unsent,
 };
 
 const BOUNDS: Bounds = Bounds {
@@ -55,7 +57,7 @@ fn apply(machine: &mut CheckBack<u64>, event: &Event) {
             machine.handle_due(ms(now), [due]);
         }
         Joined(now, name, connection) => {
-            machine.handle_joined(ms(now), &group(name), connection, 0);
+            machine.handle_joined(ms(now), &group(name), connection);
         }
         InDoubt(now, name, origins) => {
             machine.handle_in_doubt(ms(now), &group(name), origins.iter().map(|&o| PhysicalOffset(o)));
@@ -63,6 +65,7 @@ fn apply(machine: &mut CheckBack<u64>, event: &Event) {
         Left(name, connection) => machine.handle_left(&group(name), connection),
         Closed(now, connection, frames) => machine.handle_closed(ms(now), connection, frames),
         Heard(connection, frames) => machine.handle_heard(connection, frames),
+        Sent(origin, mark) => machine.handle_sent(PhysicalOffset(origin), mark),
         Unsent(now, origin) => machine.handle_unsent(ms(now), PhysicalOffset(origin)),
         Unknown(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), true),
         Decided(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), false),
@@ -132,7 +135,13 @@ fn an_outcome_ends_asking_and_counts_nothing() {
 #[test]
 fn an_unanswered_ask_counts_if_its_connection_was_heard_since() {
     check(
-        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 0)]), Heard(7, 1), DueNow(1_100, &[(1, "g", 0)])],
+        &[
+            Joined(0, "g", 7),
+            DueNow(100, &[(1, "g", 0)]),
+            Sent(1, 9),
+            Heard(7, 9),
+            DueNow(1_100, &[(1, "g", 0)]),
+        ],
         &["1 at 1100", "1 asked at c7", "1 at 1100", "1 counts", "1 at 2100", "1 asked at c7", "1 at 2100"],
     );
 }
@@ -140,7 +149,15 @@ fn an_unanswered_ask_counts_if_its_connection_was_heard_since() {
 #[test]
 fn an_unanswered_ask_to_a_silent_connection_counts_nothing_until_a_late_answer() {
     check(
-        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 2)]), DueNow(1_100, &[(1, "g", 2)]), Unknown(1_200, 1)],
+        &[
+            Joined(0, "g", 7),
+            Heard(7, 8),
+            DueNow(100, &[(1, "g", 2)]),
+            Sent(1, 9),
+            Heard(7, 8),
+            DueNow(1_100, &[(1, "g", 2)]),
+            Unknown(1_200, 1),
+        ],
         &[
             "1 at 1100",
             "1 asked at c7",
@@ -157,7 +174,13 @@ fn an_unanswered_ask_to_a_silent_connection_counts_nothing_until_a_late_answer()
 #[test]
 fn a_transaction_is_parked_when_it_is_due_after_the_last_ask_that_counts() {
     check(
-        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 2)]), Heard(7, 1), DueNow(1_100, &[(1, "g", 2)])],
+        &[
+            Joined(0, "g", 7),
+            DueNow(100, &[(1, "g", 2)]),
+            Sent(1, 1),
+            Heard(7, 1),
+            DueNow(1_100, &[(1, "g", 2)]),
+        ],
         &["1 at 1100", "1 asked at c7", "1 at 1100", "1 counts", "1 parked Asked"],
     );
     check(&[DueNow(100, &[(1, "g", 3)])], &["1 parked Asked"]);
@@ -222,8 +245,10 @@ fn a_closed_connection_hands_its_asks_to_another_member_uncounted_unless_it_was_
         &[
             Joined(0, "g", 7),
             DueNow(100, &[(1, "g", 0)]),
+            Sent(1, 3),
             Heard(7, 3),
             DueNow(200, &[(2, "g", 0)]),
+            Sent(2, 4),
             Joined(300, "g", 8),
             Closed(400, 7, 3),
         ],
