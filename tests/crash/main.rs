@@ -1,1 +1,13 @@
-//! Crashes of the real program.
+//! The real program under transactional load, stopped the hard way again and again: killed, or with the power of its
+//! disk cut. After each crash it must come back, and everything that any producer was ever told must hold.
+//!
+//! | variable | default | what it sets |
+//! |---|---|---|
+//! | `MEZZO_KILL_ROUNDS` | 4 | rounds of kill -9 |
+//! | `MEZZO_POWER_CUTS` | 2 | power cuts; 0 skips them; they need root and loop devices and say so when they are skipped |
+//! | `MEZZO_SEED` | the time | repeats a run's choices (not the machine's timing) |
+//! | `MEZZO_BINARY` | built from here | the program to crash |
+
+mod kill;
+mod power_cut;
+mod rounds;

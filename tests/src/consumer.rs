@@ -14,6 +14,8 @@ pub const PULL_MESSAGE: i32 = 11;
 pub const PULL_NOT_FOUND: i32 = 19;
 /// The answer when the offset asked for is not one to read from.
 pub const PULL_OFFSET_MOVED: i32 = 21;
+/// The answer when there is no such topic.
+pub const TOPIC_NOT_EXIST: i32 = 17;
 /// `sysFlag`: the subscription is in this request.
 const WITH_SUBSCRIPTION: &str = "4";
 
@@ -151,6 +153,15 @@ impl Consumer {
                 .expect("a number");
             assert!(after > next, "a pull that found messages moves on");
             next = after;
+        }
+    }
+
+    /// Everything that stands in a queue, nothing if its topic was never made.
+    pub fn drain_if_there(&mut self, topic: &str, queue: u32) -> Vec<Message> {
+        if self.pull(topic, queue, 0, "*").code == TOPIC_NOT_EXIST {
+            Vec::new()
+        } else {
+            self.drain(topic, queue, 0)
         }
     }
 

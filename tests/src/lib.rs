@@ -3,9 +3,13 @@
 
 pub mod binary;
 pub mod broker;
+pub mod chance;
 pub mod clock;
 pub mod consumer;
+pub mod load;
 pub mod log_reader;
+pub mod loop_disk;
+pub mod oracle;
 pub mod producer;
 pub mod source;
 pub mod wait;

@@ -2,7 +2,7 @@
 //! protocol crate for framing only, so a test names codes and fields exactly as a foreign client would.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -32,17 +32,21 @@ pub type Fields<'a> = &'a [(&'static str, &'a str)];
 impl Wire {
     /// Connects, and speaks JSON headers.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address)
-            .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
-        stream.set_nodelay(true).expect("a connected socket takes options");
-        Self {
+        Self::try_connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"))
+    }
+
+    /// Connects, if somebody is there.
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
             stream,
             input: BytesMut::new(),
             next_opaque: 1,
             encoding: HeaderEncoding::Json,
             requests: VecDeque::new(),
             replies: VecDeque::new(),
-        }
+        })
     }
 
     /// From now on writes headers in this encoding; answers must come in the same.
@@ -77,6 +81,15 @@ impl Wire {
         let mut out = BytesMut::new();
         command.encode(self.encoding, &mut out).expect("a test's command fits a frame");
         self.send_bytes(&out);
+    }
+
+    /// Writes commands in one go; `None` when the other side is gone.
+    pub fn try_send_all<'c>(&mut self, commands: impl Iterator<Item = &'c RemotingCommand>) -> Option<()> {
+        let mut out = BytesMut::new();
+        for command in commands {
+            command.encode(self.encoding, &mut out).expect("a test's command fits a frame");
+        }
+        self.stream.write_all(&out).ok()
     }
 
     /// Writes bytes as they are.

@@ -1,0 +1,138 @@
+//! Transactional load for the crash tests: each connection prepares a few transactions in one write, then ends them in
+//! one write, and notes in the oracle what it sends *before* it sends it and what it was told *when* it was told.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::chance::Chance;
+use crate::oracle::{Fate, Oracle};
+use crate::producer::{Half, Producer, SUCCESS, Verdict};
+
+/// Transactions that one connection has open at a time.
+const BURST: u64 = 8;
+/// How long a broker that has not been crashed may take for an answer.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// An oracle that several connections write.
+pub type SharedOracle = Arc<Mutex<Oracle>>;
+
+/// What all connections of a load have in common.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The broker.
+    pub broker: SocketAddr,
+    /// The topic that all messages go to.
+    pub topic: &'static str,
+    /// Its queues.
+    pub queues: u32,
+    /// The producer group.
+    pub group: &'static str,
+    /// Where all that is sent and heard is noted.
+    pub oracle: SharedOracle,
+}
+
+impl Load {
+    /// Starts `connections` producers that work until their broker is gone.
+    pub fn start(&self, connections: u64, chance: &mut Chance) -> Vec<JoinHandle<()>> {
+        let seeds: Vec<u64> = (0..connections).map(|_| chance.below(u64::MAX >> 16)).collect();
+        let worker = |seed: u64| {
+            let load = self.clone();
+            thread::spawn(move || {
+                let mut chance = Chance::new(seed);
+                let Some(mut producer) = Producer::try_connect(load.broker, load.group) else { return };
+                while load.burst(&mut producer, &mut chance).is_some() {}
+            })
+        };
+        seeds.into_iter().map(worker).collect()
+    }
+
+    fn note(&self, key: &str, fate: Fate) {
+        self.oracle.lock().unwrap_or_else(PoisonError::into_inner).note(key, fate);
+    }
+
+    /// A few transactions; `None` when the broker is gone.
+    fn burst(&self, producer: &mut Producer, chance: &mut Chance) -> Option<()> {
+        let mut requests = Vec::new();
+        for _ in 0..=chance.below(BURST) {
+            let body = vec![b'x'; chance.below(2000) as usize];
+            let queue = chance.below(u64::from(self.queues)) as u32;
+            let (request, key) = producer.half_request(self.topic, queue, &body, &[]);
+            self.note(&key, Fate::Sent);
+            requests.push((request, key));
+        }
+        producer.wire.try_send_all(requests.iter().map(|(request, _)| request))?;
+        let mut halves = Vec::new();
+        for (request, key) in requests {
+            let answer = producer.wire.try_answer(request.opaque, ANSWER)?;
+            let half = producer.prepared(self.topic, key, &answer);
+            self.note(&half.key, Fate::Prepared(half.clone()));
+            halves.push(half);
+        }
+        let mut ends = Vec::new();
+        for half in halves {
+            let verdict = match chance.below(100) {
+                0..60 => Verdict::Commit,
+                60..85 => Verdict::RollBack,
+                // left open: decided after a crash, or never
+                _ => continue,
+            };
+            self.note(&half.key, Fate::Ending(half.clone(), verdict));
+            ends.push((producer.end_request(&half, verdict, false), half, verdict));
+        }
+        producer.wire.try_send_all(ends.iter().map(|(request, ..)| request))?;
+        for (request, half, verdict) in ends {
+            let answer = producer.wire.try_answer(request.opaque, ANSWER)?;
+            assert_eq!(
+                answer.code, SUCCESS,
+                "an END of an open transaction is carried out: {:?}",
+                answer.remark
+            );
+            self.note(&half.key.clone(), Fate::Decided(half, verdict));
+        }
+        Some(())
+    }
+}
+
+/// Tells the broker again what it may have missed, and something else about what it has decided; returns what is wrong.
+pub fn insist(
+    oracle: &mut Oracle,
+    producer: &mut Producer,
+    chance: &mut Chance,
+    contradict_max: usize,
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (key, fate) in oracle.with(|fate| matches!(fate, Fate::Ending(..))) {
+        let Fate::Ending(half, verdict) = fate else { continue };
+        let answer = producer.end(&half, verdict);
+        if answer.code == SUCCESS {
+            oracle.note(&key, Fate::Decided(half, verdict));
+        } else {
+            wrong.push(format!(
+                "{key}: the END of before the crash, repeated, is refused: {:?}",
+                answer.remark
+            ));
+        }
+    }
+    let mut decided = oracle.with(|fate| matches!(fate, Fate::Decided(..)));
+    for _ in 0..contradict_max.min(decided.len()) {
+        let (key, fate) = decided.swap_remove(chance.below(decided.len() as u64) as usize);
+        let Fate::Decided(half, verdict) = fate else { continue };
+        wrong.extend(contradict(producer, &key, &half, verdict));
+    }
+    wrong
+}
+
+fn contradict(producer: &mut Producer, key: &str, half: &Half, verdict: Verdict) -> Vec<String> {
+    let opposite = if verdict == Verdict::Commit { Verdict::RollBack } else { Verdict::Commit };
+    let mut wrong = Vec::new();
+    if producer.end(half, opposite).code == SUCCESS {
+        wrong.push(format!("{key}: {opposite:?} was accepted after {verdict:?}"));
+    }
+    let repeated = producer.end(half, verdict);
+    if repeated.code != SUCCESS {
+        wrong.push(format!("{key}: {verdict:?}, repeated, is refused: {:?}", repeated.remark));
+    }
+    wrong
+}
