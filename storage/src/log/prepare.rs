@@ -132,7 +132,8 @@ pub(super) fn discard_file(fs: &dyn FileSystem, path: &Path) {
     }
 }
 
-fn is_out_of_space(error: &StorageError) -> bool {
+/// Whether an operation failed for lack of room on the disk.
+pub(super) fn is_out_of_space(error: &StorageError) -> bool {
     let StorageError::Io { source, .. } = error else { return false };
     matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -6,7 +6,7 @@
 //!
 //! 1. *The unsynced tail is written again and synced.* It may stand in the page cache only, and a sync that failed
 //!    before has perhaps marked those pages clean: a sync alone would succeed and change nothing. The same bytes go to
-//!    the same places, so a crash on the way leaves no third content.
+//!    the same places, so a crash on the way leaves no third content. The folder is synced, too, for the same reason.
 //! 2. *The torn segment is cut.* After a crash here the hole is the end of the file.
 //! 3. *A new segment is made behind every file that exists*, with its head (`previous_end` = the cut) and the term's
 //!    blank frame, and synced; then the folder. Before that is durable, the old files are still there and the next

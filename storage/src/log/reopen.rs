@@ -1,12 +1,14 @@
 //! The writing half of recovery; `recover.rs` gives the order of the steps and the reasons.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::behind_hole::is_zero;
 use super::chain::Folder;
 use super::layout::Layout;
-use super::prepare::{allocate_segment, discard_file};
+use super::prepare::{allocate_segment, discard_file, is_out_of_space};
 use super::recover::Opening;
 use super::replay::Replayed;
 use super::segment::{Segment, segment_name};
@@ -95,6 +97,9 @@ fn settle_tail(
             write_again(folder, index, replayed.synced_to, segment_end)?;
         }
     }
+    // the names, too: a process that was killed may have left a segment that only the page cache knows, and once the
+    // new segment points back to it, its loss would look like damage
+    folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
     let found = &folder.files[last];
     let kept = end - found.base;
     if found.len > kept {
@@ -132,7 +137,7 @@ fn begin_segment(
 ) -> Result<Active, StorageError> {
     let base = folder.files.last().map_or(0, |found| found.base + folder.layout.segment_bytes);
     let path = folder.dir.join(segment_name(base));
-    let made = allocate_segment(&*folder.fs, &path, folder.layout.segment_bytes).and_then(|file| {
+    let made = new_file(folder, replayed, &path).and_then(|file| {
         let previous = Sequence { index: replayed.last.index, ..first };
         let mut bytes = segment_frame(
             folder.seed,
@@ -156,6 +161,29 @@ fn begin_segment(
     let segment = Segment::open(&folder.dir, base, Arc::clone(&file), folder.layout.segment_bytes, zeroed_to);
     segment.set_end(end);
     Ok(Active { segment: Arc::new(segment), file, end })
+}
+
+/// The file of a new segment. On a full disk it is made of one that will be removed anyway, or a crash on a full disk
+/// could never be recovered from.
+///
+/// The old name goes and the new one comes in one step, so a crash leaves one of them, and the next recovery goes
+/// behind either. What stands in the file was written for other positions: no frame of it is valid here.
+fn new_file(folder: &Folder, replayed: &Replayed, path: &Path) -> Result<Arc<dyn File>, StorageError> {
+    let segment_bytes = folder.layout.segment_bytes;
+    let full = match allocate_segment(&*folder.fs, path, segment_bytes) {
+        Err(error) if is_out_of_space(&error) => error,
+        other => return other,
+    };
+    let unlinked = |index: &usize| replayed.chain.iter().all(|(linked, _)| linked != index);
+    let whole = |index: &usize| folder.files[*index].len == segment_bytes;
+    let Some(old) = (0..folder.files.len()).filter(unlinked).rfind(whole) else { return Err(full) };
+    folder.fs.rename(&folder.files[old].path, path).map_err(StorageError::io("rename", path))?;
+    folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
+    let file = folder.fs.open(path, OpenMode::ReadWrite).map_err(StorageError::io("open", path))?;
+    let segment = Segment::open(&folder.dir, 0, Arc::clone(&file), segment_bytes, 0);
+    let zeros = vec![0; WINDOW_BYTES];
+    while segment.fill_step(&*file, &zeros)? {}
+    Ok(file)
 }
 
 /// After a stop in order: the term's first frame right behind the last one. `None` if there is no segment yet, or so
@@ -208,7 +236,11 @@ fn settle_spares(
                 continue;
             }
         }
-        folder.fs.remove(&found.path).map_err(StorageError::io("remove", &found.path))?;
+        match folder.fs.remove(&found.path) {
+            // made into the new segment because the disk is full
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(StorageError::io("remove", &found.path))?,
+        }
     }
     if spares.is_empty() {
         let highest = folder.files.last().map_or(active.base, |found| found.base.max(active.base));

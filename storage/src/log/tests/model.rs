@@ -120,8 +120,9 @@ impl Model {
     /// Appends frames that differ in number and size of records, syncing a group of three at a time and preparing
     /// segments in between, until `frames` are appended or the disk fails.
     pub(super) fn run(&mut self, opened: &mut Opened, frames: usize) -> Result<(), StorageError> {
-        for n in 0..frames {
-            let number = u8::try_from(self.tried.len() % 251 + 1).unwrap();
+        for _ in 0..frames {
+            let n = self.tried.len();
+            let number = u8::try_from(n % 251 + 1).unwrap();
             let payloads: Vec<_> =
                 (0..1 + n % 3).map(|r| vec![number; 90 + (n * 331 + r * 77) % 700]).collect();
             let bytes = payloads.iter().map(|p| p.len() + RECORD_HEADER_BYTES).sum();

@@ -2,9 +2,9 @@
 
 use mezzo_protocol::time::Timestamp;
 
-use super::model::{dir, open};
+use super::model::{SEGMENT_BYTES, dir, open};
 use crate::error::StorageError;
-use crate::file_system::{FileSystem, SimulatedDisk};
+use crate::file_system::{CrashMode, FileSystem, SimulatedDisk};
 use crate::format::record::{RecordHead, RecordKind};
 use crate::log::{Class, PrepareStep};
 
@@ -42,6 +42,33 @@ fn a_full_disk_is_no_failure_and_leaves_no_half_made_segment() {
     opened.prepare().unwrap();
     assert_eq!(opened.log.spare_segments(), 2);
     assert_eq!(opened.log.prepare_segments().unwrap(), PrepareStep::Idle);
+}
+
+#[test]
+fn a_crash_on_a_full_disk_is_recovered_from() {
+    let disk = SimulatedDisk::new();
+    let mut opened = open(&disk).unwrap();
+    opened.prepare().unwrap();
+    let stored = opened.append(&[vec![1; 50]]).unwrap();
+    opened.log.sync().unwrap();
+    let lost = (0..6).map(|n| opened.append_as(&[vec![n; 3000]], Class::Essential).unwrap()).last().unwrap();
+    assert!(lost.start > SEGMENT_BYTES, "a spare is in use, so that its bytes are not zero");
+    for stop in 0.. {
+        let full = disk.crash(CrashMode::LoseUnsynced);
+        full.limit_space(Some(3 * SEGMENT_BYTES));
+        full.fail_after_ops(stop);
+        let finished = open(&full).is_ok();
+        let again = full.crash(CrashMode::Seeded(stop));
+        again.limit_space(Some(3 * SEGMENT_BYTES));
+        let mut opened = open(&again).unwrap_or_else(|error| panic!("stopped at {stop}: {error}"));
+        assert_eq!(opened.seen.len(), 1, "stopped at {stop}");
+        assert_eq!(opened.seen[0].start, stored.start);
+        assert!(opened.append(&[vec![2; 50]]).unwrap().start >= lost.end);
+        if finished {
+            assert!(stop > 8);
+            return;
+        }
+    }
 }
 
 #[test]
