@@ -125,10 +125,8 @@ impl Log {
 
     /// Ends all writing and all acknowledging; the first reason stays.
     pub fn fence(&self, reason: impl Into<String>) {
-        let reason = reason.into();
-        if self.fence.set(reason).is_ok() {
-            tracing::error!(reason = self.fence.get().map_or("", String::as_str), "the log is fenced");
-        }
+        // not reported here: an orderly end fences, too, and a failure is returned to whoever met it
+        let _ = self.fence.set(reason.into());
     }
 
     /// Whether a write or a sync has failed.

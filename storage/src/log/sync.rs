@@ -40,6 +40,10 @@ impl Log {
         if appended.saturating_sub(from) < self.options.writeback_bytes.max(1) {
             return;
         }
+        // whoever raises the mark does the work; every other appender goes on
+        if self.written_back.compare_exchange(from, appended, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
         for segment in self.segments_between(from, appended) {
             let start = from.max(segment.base) - segment.base;
             let end = segment.end() - segment.base;
@@ -48,7 +52,6 @@ impl Log {
                 let _ = file.start_writeback(start, end.saturating_sub(start));
             }
         }
-        self.written_back.fetch_max(appended, Ordering::AcqRel);
     }
 
     /// The segments that hold bytes of `[from, to)`, in order.

@@ -43,7 +43,6 @@ impl Window {
             return Ok(self.bytes.get(skip..));
         }
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(least.max(WINDOW_BYTES));
-        self.bytes.clear();
         self.bytes.resize(len, 0);
         self.offset = offset;
         if let Err(error) = file.read_exact_at(&mut self.bytes, offset) {
