@@ -201,18 +201,27 @@ pub(super) fn write_head<'a>(
     ext: impl Iterator<Item = (&'a str, &'a str)>,
     body_bytes: usize,
 ) -> Result<(), EncodeError> {
-    let start = out.len();
-    out.put_bytes(0, PREFIX_BYTES);
-    let written = match encoding {
+    write_frame(out, encoding, body_bytes, |out| match encoding {
         HeaderEncoding::Json => {
             header_json::write(out, head, ext);
             Ok(())
         }
         HeaderEncoding::Binary => header_binary::write(out, head, ext),
-    };
+    })
+}
+
+/// Appends the prefix of a frame and the header that `header` writes. On error `out` is as before.
+pub(super) fn write_frame(
+    out: &mut BytesMut,
+    encoding: HeaderEncoding,
+    body_bytes: usize,
+    header: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    let start = out.len();
+    out.put_slice(&[0; PREFIX_BYTES]);
+    let written = header(out);
     let header_bytes = out.len() - start - PREFIX_BYTES;
-    let prefix = written.and_then(|()| prefix(encoding, header_bytes, body_bytes));
-    match prefix {
+    match written.and_then(|()| prefix(encoding, header_bytes, body_bytes)) {
         Ok(prefix) => {
             if let Some(place) = out.get_mut(start..start + PREFIX_BYTES) {
                 place.copy_from_slice(&prefix);

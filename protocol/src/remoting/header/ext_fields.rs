@@ -83,7 +83,7 @@ impl<'a> ExtFields<'a> {
         Ok(fields)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(in crate::remoting) fn push(&mut self, field: ExtField<'a>) -> Result<(), DecodeError> {
         let index = self.len();
         if let Some(slot) = self.inline.get_mut(self.inline_count) {

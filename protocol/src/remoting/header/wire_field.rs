@@ -49,10 +49,16 @@ impl<'a, T: WireField<'a>> WireField<'a> for Option<T> {
 /// A number, blanks around it ignored; they are rare, so the text is tried as it is first.
 #[inline]
 fn number<T: FromStr>(text: &str) -> Option<T> {
-    text.parse().ok().or_else(|| text.trim().parse().ok())
+    text.parse().ok().or_else(|| trimmed_number(text))
+}
+
+#[cold]
+fn trimmed_number<T: FromStr>(text: &str) -> Option<T> {
+    text.trim().parse().ok()
 }
 
 impl WireField<'_> for i32 {
+    #[inline]
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
         number(&text).ok_or_else(|| DecodeError::bad_value(field, text, "a 32-bit number"))
     }
@@ -63,6 +69,7 @@ impl WireField<'_> for i32 {
 }
 
 impl WireField<'_> for i64 {
+    #[inline]
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
         number(&text).ok_or_else(|| DecodeError::bad_value(field, text, "a 64-bit number"))
     }
@@ -73,6 +80,7 @@ impl WireField<'_> for i64 {
 }
 
 impl WireField<'_> for bool {
+    #[inline]
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
         match &*text {
             "false" | "0" => return Ok(false),
@@ -94,6 +102,7 @@ impl WireField<'_> for bool {
 }
 
 impl WireField<'_> for QueueId {
+    #[inline]
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
         let raw = i32::read(field, Cow::Borrowed(&*text))?;
         Self::from_wire(raw).ok_or_else(|| DecodeError::bad_value(field, text, "a queue number of 0 or more"))
@@ -105,6 +114,7 @@ impl WireField<'_> for QueueId {
 }
 
 impl WireField<'_> for SysFlag {
+    #[inline]
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
         i32::read(field, text).map(Self)
     }
@@ -115,6 +125,7 @@ impl WireField<'_> for SysFlag {
 }
 
 impl WireField<'_> for Timestamp {
+    #[inline]
     fn read(field: &'static str, text: Cow<'_, str>) -> Result<Self, DecodeError> {
         i64::read(field, text).map(Self::from_wire_ms)
     }
