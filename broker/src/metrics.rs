@@ -43,6 +43,19 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// Writes what was counted to the log, once, when the broker stops.
+    pub(crate) fn log(&self) {
+        tracing::info!(
+            connections_accepted = self.connections_accepted.value(),
+            connections_refused = self.connections_refused.value(),
+            slow_clients_closed = self.slow_clients_closed.value(),
+            malformed_frames = self.malformed_frames.value(),
+            pushes_dropped = self.pushes_dropped.value(),
+            unsupported_requests = self.unsupported_requests.value(),
+            "counted since the start"
+        );
+    }
+
     /// Counts a request whose code is not served; true the first time this code is seen.
     pub(crate) fn first_unsupported(&self, code: i32) -> bool {
         self.unsupported_requests.add(1);

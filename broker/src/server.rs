@@ -98,6 +98,7 @@ struct Running {
     background: Background,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 }
 
 impl Broker {
@@ -133,7 +134,8 @@ impl Broker {
 
         let (stopper, stop) = stop::pair();
         let background = store.run_background(Arc::clone(&clock))?;
-        let running = Running { stopper, threads: Vec::new(), background, store, clock };
+        let metrics = Arc::clone(&services.metrics);
+        let running = Running { stopper, threads: Vec::new(), background, store, clock, metrics };
         let mut started = Self {
             broker_address,
             name_server_address,
@@ -231,6 +233,7 @@ impl Running {
             }
         }
         self.background.stop();
+        self.metrics.log();
         self.store.close(self.clock.now())
     }
 }
@@ -263,7 +266,7 @@ fn services(
         clients: ClientRegistry::new(&config.limits),
         routes: Routes::new(Arc::clone(store), config, advertised),
         topics: Topics::new(Arc::clone(store), appender.clone(), config),
-        groups: Groups::new(Arc::clone(store)),
+        groups: Groups::new(Arc::clone(store), appender.clone(), config),
         locks: QueueLocks::new(config.limits.locked_queues),
         long_polls,
         transactions: TransactionService::new(config),

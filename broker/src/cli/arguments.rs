@@ -10,10 +10,11 @@ use crate::config::{Config, ConfigError};
 /// Shown below the options.
 const EXAMPLES: &str = "\
 Examples:
-  mezzo                                      serve on 127.0.0.1:10911, name server on 127.0.0.1:9876, data in ./mezzo-data
+  mezzo                          serve on 127.0.0.1, data in ./mezzo-data
   mezzo serve --data-dir /var/lib/mezzo --set store.ack=memory
-  mezzo serve --listen 0.0.0.0:10911 --name-server-listen 0.0.0.0:9876 --advertise broker.example.org
-  mezzo config > mezzo.toml                  all settings with their documentation, as a file to start from
+  mezzo serve --listen 0.0.0.0:10911 --name-server-listen 0.0.0.0:9876 \\
+              --advertise broker.example.org
+  mezzo config > mezzo.toml      all settings, documented, as a file to start from
   mezzo serve --config mezzo.toml
 
 There is no access control yet: listen on trusted networks only.";

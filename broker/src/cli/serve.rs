@@ -1,6 +1,6 @@
 //! `mezzo serve`: runs a broker until a signal asks it to stop or the disk fails it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -37,7 +37,8 @@ async fn serve(config: Config) -> Exit {
         }
         Err(error) => return failed(&error.to_string()),
     };
-    println!("{}", banner(&config, &broker));
+    // a reader that is gone is no reason not to serve
+    let _ = writeln!(std::io::stdout(), "{}", banner(&config, &broker));
     until_stopped(broker, terminate, interrupt).await
 }
 

@@ -103,6 +103,7 @@ fn numbers_are_positive(config: &Config) -> Result<(), String> {
         ("limits.pull_messages", limits.pull_messages == 0),
         ("limits.unanswered_checks", limits.unanswered_checks == 0),
         ("limits.topics", limits.topics == 0),
+        ("limits.groups", limits.groups == 0),
         ("limits.queues_per_topic", limits.queues_per_topic == 0),
         ("limits.groups_per_connection", limits.groups_per_connection == 0),
         ("limits.write_timeout", limits.write_timeout.is_zero()),

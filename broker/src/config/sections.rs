@@ -165,6 +165,8 @@ sections! {
         unanswered_checks: usize = 256;
         /// Topics, those that clients created and those made for retries and dead letters together.
         topics: usize = 50_000;
+        /// Consumer groups, those that appeared with their first heartbeat and those that were configured together.
+        groups: usize = 50_000;
         /// Queues of one topic.
         queues_per_topic: u32 = 1_024;
         /// Consumer and producer groups that one connection may be a member of, each kind by itself.

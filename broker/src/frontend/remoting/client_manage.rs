@@ -32,8 +32,8 @@ use crate::{
     },
 };
 
-/// HEART_BEAT (34): the client's groups as of now. A consumer group's retry topic is made to exist before the client is
-/// let in, because it subscribes to it at once.
+/// HEART_BEAT (34): the client's groups as of now. A consumer group and its retry topic are made to exist before the
+/// client is let in, because it subscribes to the topic at once.
 pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let data = HeartbeatData::decode(request.body())?;
     let groups_max = turn.services.config.limits.groups_per_connection;
@@ -48,7 +48,7 @@ pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     }
     let mut heartbeats = Vec::with_capacity(groups.len());
     for (group, consumer) in groups.into_iter().zip(data.consumer_data_set) {
-        let config = turn.services.groups.config(&group);
+        let Some(config) = turn.services.store.group(&group) else { return Ok(Step::CreateGroup(group)) };
         if let Some(missing) = turn.services.groups.missing_retry_topic(&config) {
             return Ok(Step::CreateTopic(missing));
         }

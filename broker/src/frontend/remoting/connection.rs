@@ -8,9 +8,11 @@ use bytes::BytesMut;
 use mezzo_protocol::{
     error::DecodeError,
     remoting::{
+        command::RemotingCommand,
         frame::{self, Frame},
         header::HeaderView,
     },
+    time::Timestamp,
 };
 use mezzo_storage::Batch;
 use tokio::{
@@ -42,8 +44,6 @@ const TURN_BYTES_MAX: usize = 1 << 20;
 const TURN_REPLY_BYTES_MAX: usize = 1 << 20;
 /// A buffer that is empty gives its memory back when it has grown beyond this.
 const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
-/// Topics that one request may create before it is translated: a heartbeat needs one per consumer group.
-const TOPICS_PER_REQUEST_MAX: usize = 1_024;
 
 /// Why a connection ended, other than by the client or by a stop.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,8 @@ struct Session {
     read_bytes: usize,
     batch: Batch,
     replies: Vec<PendingReply>,
+    /// The time of the present turn.
+    now: Timestamp,
 }
 
 /// What the session waits for between turns.
@@ -129,6 +131,7 @@ impl Session {
             read_bytes: READ_BYTES_MIN,
             batch: Batch::default(),
             replies: Vec::new(),
+            now: Timestamp::ZERO,
         }
     }
 
@@ -185,6 +188,7 @@ impl Session {
             usize::try_from(self.services.config.limits.frame_size.as_u64()).unwrap_or(usize::MAX);
         let mut carried = None;
         loop {
+            self.now = self.services.now();
             let mut request_bytes = 0;
             let mut reply_bytes = 0;
             let mut more = false;
@@ -217,26 +221,38 @@ impl Session {
         Ok(())
     }
 
-    /// Hands one frame to its handler, creating topics first where the handler asks for them.
+    /// Hands one frame to its handler, creating topics and groups first where the handler asks for them: a heartbeat
+    /// needs up to two per consumer group.
     async fn translate(&mut self, frame: &Frame) -> Result<(), Ended> {
+        let created_max = 2 * self.services.config.limits.groups_per_connection.saturating_add(1);
         let mut step = self.translate_now(frame, true)?;
-        for _ in 0..TOPICS_PER_REQUEST_MAX {
-            let Step::CreateTopic(topic) = step else { return Ok(()) };
-            if let Err(error) = self.services.topics.create(self.services.now(), &topic).await {
-                return self.refuse(frame, response::topic_refusal(&topic.name, &error));
+        for _ in 0..created_max {
+            let refused = match step {
+                Step::Done => return Ok(()),
+                Step::CreateTopic(topic) => {
+                    let created = self.services.topics.create(self.services.now(), &topic).await;
+                    created.err().map(|error| response::topic_refusal(&topic.name, &error))
+                }
+                Step::CreateGroup(group) => {
+                    let created = self.services.groups.create(self.services.now(), &group).await;
+                    created.err().map(|error| response::group_refusal(&group, &error))
+                }
+            };
+            if let Some(refusal) = refused {
+                return self.refuse(frame, refusal);
             }
             step = self.translate_now(frame, false)?;
         }
         match step {
             Step::Done => Ok(()),
-            Step::CreateTopic(topic) => self.refuse(frame, response::topic_unavailable(&topic.name)),
+            Step::CreateTopic(_) | Step::CreateGroup(_) => self.refuse(frame, response::keeps_vanishing()),
         }
     }
 
     fn translate_now(&mut self, frame: &Frame, first: bool) -> Result<Step, Ended> {
         let header = HeaderView::parse(frame)?;
         if first {
-            self.channel.saw_request(frame.encoding, header.version);
+            self.channel.saw_request(frame.encoding);
         }
         // nothing that is sent to clients expects a response
         if header.is_response() {
@@ -245,18 +261,14 @@ impl Session {
         let mut turn = Turn {
             services: &self.services,
             channel: &self.channel,
-            now: self.services.now(),
+            now: self.now,
             batch: &mut self.batch,
             replies: &mut self.replies,
         };
         Ok(dispatch::dispatch(self.role, &mut turn, &Request { header: &header, frame }))
     }
 
-    fn refuse(
-        &mut self,
-        frame: &Frame,
-        refusal: mezzo_protocol::remoting::command::RemotingCommand,
-    ) -> Result<(), Ended> {
+    fn refuse(&mut self, frame: &Frame, refusal: RemotingCommand) -> Result<(), Ended> {
         let header = HeaderView::parse(frame)?;
         let to = Request { header: &header, frame }.reply_to();
         if to.wanted {

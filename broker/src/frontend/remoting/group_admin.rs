@@ -1,37 +1,29 @@
 //! Consumer group administration: UPDATE_AND_CREATE_SUBSCRIPTIONGROUP (200), DELETE_SUBSCRIPTIONGROUP (207).
 
-use mezzo_protocol::{
-    error::DecodeError,
-    ids::GroupName,
-    remoting::{body::group::GroupConfig as WireGroup, response_code::ResponseCode},
-};
+use mezzo_protocol::{error::DecodeError, ids::GroupName, remoting::body::group::GroupConfig as WireGroup};
 use mezzo_storage::{GroupConfig, Operation};
 
 use super::{
-    topic_admin,
+    response, topic_admin,
     turn::{Handled, Request, Step, Turn},
 };
 
 /// Attributes that one group may have.
 const ATTRIBUTES_MAX: usize = 32;
 
-/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP (200).
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP (200). A group that does not exist is created first, by the one path that creates
+/// groups, so that a first heartbeat at the same moment cannot undo what is asked for here.
 pub(crate) fn update(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
-    let wire = WireGroup::decode(request.body())?;
-    let queues_max = turn.services.config.limits.queues_per_topic;
-    let config = stored(wire)?;
-    if config.retry_queues > queues_max {
-        turn.refuse(
-            request,
-            ResponseCode::INVALID_PARAMETER,
-            format!(
-                "retryQueueNums is {}, at most {queues_max} (limits.queues_per_topic)",
-                config.retry_queues
-            ),
-        );
-        return Ok(Step::Done);
+    let config = stored(WireGroup::decode(request.body())?)?;
+    let name = config.name.clone();
+    match turn.services.groups.change(config) {
+        Err(error) => {
+            turn.reply(request, response::group_refusal(&name, &error));
+            Ok(Step::Done)
+        }
+        Ok(_) if turn.services.store.group(&name).is_none() => Ok(Step::CreateGroup(name)),
+        Ok(operation) => Ok(topic_admin::append(turn, request, operation)),
     }
-    Ok(topic_admin::append(turn, request, Operation::PutGroup(config)))
 }
 
 /// DELETE_SUBSCRIPTIONGROUP (207): the group's settings and offsets go; its retry topic stays, it may hold messages.

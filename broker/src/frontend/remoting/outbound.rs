@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -45,8 +45,12 @@ pub(crate) struct RemotingChannel {
     held: AtomicUsize,
     /// 1 once the client has sent a binary header: what we send unasked uses the same.
     binary: AtomicU8,
-    version: AtomicI32,
-    frames_received: AtomicU64,
+    /// Frames put into the queue so far.
+    pushed: AtomicU64,
+    /// Frames taken out of it, to be written before anything more is read.
+    taken: AtomicU64,
+    /// How many were written when the client's latest frame was read.
+    heard_after: AtomicU64,
     /// Producer groups seen in requests of this connection: keeps sends away from the registry's lock.
     producer_groups: Mutex<Vec<GroupName>>,
     open: AtomicBool,
@@ -76,8 +80,9 @@ pub(crate) fn channel(
         queued_bytes: AtomicUsize::new(0),
         held: AtomicUsize::new(0),
         binary: AtomicU8::new(0),
-        version: AtomicI32::new(0),
-        frames_received: AtomicU64::new(0),
+        pushed: AtomicU64::new(0),
+        taken: AtomicU64::new(0),
+        heard_after: AtomicU64::new(0),
         producer_groups: Mutex::new(Vec::new()),
         open: AtomicBool::new(true),
         close: Notify::new(),
@@ -103,14 +108,15 @@ impl RemotingChannel {
             self.metrics.slow_clients_closed.add(1);
             self.close();
         }
-        pushed
+        pushed.map(|_| ())
     }
 
-    /// Sends a one-way request. When the queue is full it is dropped and counted; the connection stays.
+    /// Sends a one-way request; gives its number among what is sent this way. When the queue is full it is dropped and
+    /// counted; the connection stays.
     ///
     /// # Errors
     /// [`PushRefused`]: it was not sent.
-    pub(crate) fn push_oneway(&self, command: &RemotingCommand) -> Result<(), PushRefused> {
+    pub(crate) fn push_oneway(&self, command: &RemotingCommand) -> Result<u64, PushRefused> {
         let encoding = if self.binary.load(Ordering::Relaxed) == 1 {
             HeaderEncoding::Binary
         } else {
@@ -129,7 +135,8 @@ impl RemotingChannel {
         pushed
     }
 
-    fn push(&self, frame: BytesMut) -> Result<(), PushRefused> {
+    /// Gives the frame's number among those put into the queue, or a higher one if others push at the same time.
+    fn push(&self, frame: BytesMut) -> Result<u64, PushRefused> {
         if !self.is_open() {
             return Err(PushRefused::Closed);
         }
@@ -139,13 +146,19 @@ impl RemotingChannel {
             self.queued_bytes.fetch_sub(len, Ordering::Relaxed);
             return Err(PushRefused::Full);
         }
-        self.queue.try_send(frame.freeze()).map_err(|refused| {
-            self.queued_bytes.fetch_sub(len, Ordering::Relaxed);
-            match refused {
-                mpsc::error::TrySendError::Full(_) => PushRefused::Full,
-                mpsc::error::TrySendError::Closed(_) => PushRefused::Closed,
+        // counted before it is sent and read after: never lower than its place in the queue
+        self.pushed.fetch_add(1, Ordering::AcqRel);
+        match self.queue.try_send(frame.freeze()) {
+            Ok(()) => Ok(self.pushed.load(Ordering::Acquire)),
+            Err(refused) => {
+                self.pushed.fetch_sub(1, Ordering::AcqRel);
+                self.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+                Err(match refused {
+                    mpsc::error::TrySendError::Full(_) => PushRefused::Full,
+                    mpsc::error::TrySendError::Closed(_) => PushRefused::Closed,
+                })
             }
-        })
+        }
     }
 
     /// The client's end of the connection.
@@ -153,16 +166,10 @@ impl RemotingChannel {
         self.remote
     }
 
-    /// The client's protocol version, as its last request told it.
-    pub(crate) fn version(&self) -> i32 {
-        self.version.load(Ordering::Relaxed)
-    }
-
-    /// Remembers what a request tells about its client, and counts the frame.
-    pub(crate) fn saw_request(&self, encoding: HeaderEncoding, version: i32) {
+    /// A frame of the client has been read: remembers which headers it reads, and what it had been sent before.
+    pub(crate) fn saw_request(&self, encoding: HeaderEncoding) {
         self.binary.store(u8::from(encoding == HeaderEncoding::Binary), Ordering::Relaxed);
-        self.version.store(version, Ordering::Relaxed);
-        self.frames_received.fetch_add(1, Ordering::Relaxed);
+        self.heard_after.store(self.taken.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// True the first time that this connection names `group` as its producer group; the caller then registers it.
@@ -247,17 +254,17 @@ impl ClientChannel for RemotingChannel {
         self.open.load(Ordering::Acquire)
     }
 
-    fn frames_received(&self) -> u64 {
-        self.frames_received.load(Ordering::Relaxed)
+    fn heard_after(&self) -> u64 {
+        self.heard_after.load(Ordering::Relaxed)
     }
 
     fn notify_members_changed(&self, group: &GroupName) -> Result<(), PushRefused> {
         let ext = vec![("consumerGroup".into(), group.as_str().to_owned())];
         let command = RemotingCommand::request(RequestCode::NOTIFY_CONSUMER_IDS_CHANGED, ext, Bytes::new());
-        self.push_oneway(&command.oneway())
+        self.push_oneway(&command.oneway()).map(|_| ())
     }
 
-    fn ask_decision(&self, ask: &DecisionAsk) -> Result<(), PushRefused> {
+    fn ask_decision(&self, ask: &DecisionAsk) -> Result<u64, PushRefused> {
         self.push_oneway(&check_transaction::request(ask))
     }
 }
@@ -278,6 +285,7 @@ impl OutboundQueue {
     fn took(&self, frame: Option<Bytes>) -> Option<Bytes> {
         if let Some(frame) = &frame {
             self.channel.queued_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+            self.channel.taken.fetch_add(1, Ordering::Relaxed);
         }
         frame
     }

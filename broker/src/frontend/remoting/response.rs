@@ -3,13 +3,20 @@
 
 use bytes::BytesMut;
 use mezzo_protocol::{
-    ids::TopicName,
+    ids::{GroupName, TopicName},
     remoting::{command::RemotingCommand, response_code::ResponseCode},
 };
 use mezzo_storage::{Refusal, StorageError};
 
 use super::turn::ReplyTo;
-use crate::service::{append::AppendError, client_registry::JoinRefused, topic::TopicError};
+use crate::service::{
+    append::AppendError, client_registry::JoinRefused, group::GroupError, offset::OffsetError,
+    redelivery::SendBackError, send::SendError, topic::TopicError,
+};
+
+/// The remark when a connection has as many requests open as it may.
+pub(crate) const TOO_MANY_HELD: &str =
+    "this connection has too many requests open (limits.held_pulls_per_connection); try again later";
 
 /// A success without anything more to say.
 pub(crate) fn ok() -> RemotingCommand {
@@ -43,9 +50,71 @@ pub(crate) fn topic_refusal(topic: &TopicName, error: &TopicError) -> RemotingCo
     refusal(code, format!("topic {}: {error}", topic.as_str()))
 }
 
-/// A topic was created and yet is not there: somebody deletes it again and again.
-pub(crate) fn topic_unavailable(topic: &TopicName) -> RemotingCommand {
-    refusal(ResponseCode::TOPIC_NOT_EXIST, format!("topic {} was deleted meanwhile", topic.as_str()))
+/// A group that a request needed could not be created, or a change of a group was refused.
+pub(crate) fn group_refusal(group: &GroupName, error: &GroupError) -> RemotingCommand {
+    let code = match error {
+        GroupError::QueueCount { .. } => ResponseCode::INVALID_PARAMETER,
+        GroupError::TooMany(_) => ResponseCode::SYSTEM_BUSY,
+        GroupError::Refused(refused) => code_of_refusal(*refused),
+        GroupError::Append(AppendError::Refused(error)) => code_of_storage(error),
+        GroupError::Append(AppendError::Fenced(_)) => ResponseCode::SERVICE_NOT_AVAILABLE,
+    };
+    refusal(code, format!("consumer group {}: {error}", group.as_str()))
+}
+
+/// What a request needed was created again and again and yet is not there: somebody deletes it each time.
+pub(crate) fn keeps_vanishing() -> RemotingCommand {
+    refusal(ResponseCode::SYSTEM_BUSY, "a topic or group that this request needs is being deleted; try again")
+}
+
+/// A send was not accepted.
+pub(crate) fn send_refusal(error: &SendError) -> RemotingCommand {
+    let code = match error {
+        SendError::CreateTopic(_) | SendError::TopicNotExist(_) => ResponseCode::TOPIC_NOT_EXIST,
+        SendError::TopicName(_) | SendError::NoSuchQueue { .. } => ResponseCode::INVALID_PARAMETER,
+        SendError::SystemTopic(_) | SendError::NotWritable(_) => ResponseCode::NO_PERMISSION,
+        SendError::GroupNotExist(_) => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+        SendError::BodyTooLarge { .. }
+        | SendError::BatchTooLarge { .. }
+        | SendError::Illegal(_)
+        | SendError::Message(_)
+        | SendError::Batch(_) => ResponseCode::MESSAGE_ILLEGAL,
+    };
+    refusal(code, error.to_string())
+}
+
+/// A message was not taken back from its consumer.
+pub(crate) fn send_back_refusal(error: &SendBackError) -> RemotingCommand {
+    match error {
+        SendBackError::Topic(TopicError::Append(AppendError::Refused(source)))
+        | SendBackError::Append(AppendError::Refused(source)) => storage_refusal(source),
+        SendBackError::Refused(refused) => operation_refusal(*refused),
+        SendBackError::GroupNotExist(_) => {
+            refusal(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, error.to_string())
+        }
+        SendBackError::Append(AppendError::Fenced(_)) | SendBackError::Stopping => {
+            refusal(ResponseCode::SERVICE_NOT_AVAILABLE, error.to_string())
+        }
+        SendBackError::TooLong(_) | SendBackError::Encode(_) => {
+            refusal(ResponseCode::MESSAGE_ILLEGAL, error.to_string())
+        }
+        SendBackError::NotFound { .. }
+        | SendBackError::Stored(_)
+        | SendBackError::Topic(_)
+        | SendBackError::TopicGone(_) => refusal(ResponseCode::SYSTEM_ERROR, error.to_string()),
+    }
+}
+
+/// An offset could not be told or taken.
+pub(crate) fn offset_refusal(error: &OffsetError) -> RemotingCommand {
+    let code = match error {
+        OffsetError::TopicNotExist(_) => ResponseCode::TOPIC_NOT_EXIST,
+        OffsetError::NoSuchQueue { .. } => ResponseCode::INVALID_PARAMETER,
+        OffsetError::GroupNotExist(_) => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+        OffsetError::NotFound => ResponseCode::QUERY_NOT_FOUND,
+        OffsetError::Storage(error) => code_of_storage(error),
+    };
+    refusal(code, error.to_string())
 }
 
 /// The store refused the turn's batch as a whole; nothing of it was appended.

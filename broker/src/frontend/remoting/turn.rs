@@ -32,6 +32,8 @@ pub(crate) enum Step {
     /// Nothing was done yet, because a topic has to exist first. The connection creates it (waiting until that is
     /// durable) and hands the same request in again; if it cannot be created, the connection answers why.
     CreateTopic(TopicToCreate),
+    /// The same for a consumer group.
+    CreateGroup(GroupName),
 }
 
 /// Which of the two services a listener offers.
@@ -56,11 +58,6 @@ impl<'f> Request<'f> {
     /// The body; cloning it is cheap.
     pub(crate) fn body(&self) -> &'f Bytes {
         &self.frame.body
-    }
-
-    /// True if the client does not want an answer.
-    pub(crate) fn is_oneway(&self) -> bool {
-        self.header.is_oneway()
     }
 
     /// Where the answer goes.
