@@ -77,7 +77,7 @@ impl FileSystem for RealFileSystem {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.set_len(0)?;
         file.write_all(format!("process {}", std::process::id()).as_bytes())?;
-        Ok(Box::new(RealLock { _file: file }))
+        Ok(Box::new(RealLock { file }))
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
@@ -88,10 +88,18 @@ impl FileSystem for RealFileSystem {
 
 /// The kernel drops the lock together with the last handle, also when the process is killed.
 struct RealLock {
-    _file: fs::File,
+    file: fs::File,
 }
 
 impl LockGuard for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // said aloud, because this may not be the last handle: a child process has copies of all until it runs its
+        // own program. A lock that cannot be given back is given back by the kernel later.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
 
 struct RealFile {
     file: fs::File,
