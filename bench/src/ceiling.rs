@@ -26,7 +26,7 @@ const READ_BYTES: usize = 256 * 1024;
 /// Accepted sockets that wait for their reactor.
 const HANDOVER_MAX: usize = 256;
 /// The version that answers claim: 4.9.8.
-const VERSION: i32 = 407;
+const VERSION: i32 = 409;
 
 /// Positions that answers name; they only have to differ.
 static NEXT_POSITION: AtomicU64 = AtomicU64::new(0);

@@ -6,7 +6,7 @@ use mezzo_protocol::remoting::HeaderEncoding;
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::consumer::{Consumer, PULL_NOT_FOUND, PULL_OFFSET_MOVED, messages};
 use mezzo_tests::producer::{Producer, SUCCESS, Verdict, unique_key};
-use mezzo_tests::wire::{Fields, Wire};
+use mezzo_tests::wire::{Fields, OLD_CLIENT_VERSION, Wire};
 
 const SEND_MESSAGE: i32 = 10;
 const SEND_BATCH_MESSAGE: i32 = 320;
@@ -174,6 +174,7 @@ fn a_batch_becomes_single_messages_in_its_order() {
 fn a_group_keeps_its_offsets_and_a_new_group_begins_at_the_first_message() {
     let (_broker, mut producer, mut consumer) = start();
     producer.send("orders", 0, b"one", &[]);
+    consumer.join(&["orders"]);
     let place: [(&'static str, &str); 3] =
         [("consumerGroup", "CG_delivery"), ("topic", "orders"), ("queueId", "0")];
     let fresh = consumer.wire.call(QUERY_CONSUMER_OFFSET, &place, b"");
@@ -222,7 +223,10 @@ fn a_route_names_the_broker_as_old_and_new_clients_can_read_it() {
     assert_eq!(name_server.call(GET_ROUTEINFO, &[("topic", "no_such_topic")], b"").code, TOPIC_NOT_EXIST);
     assert_eq!(name_server.call(GET_ROUTEINFO, &[("topic", "TBW102")], b"").code, SUCCESS);
     let address = broker.address().to_string();
-    let old = name_server.call(GET_ROUTEINFO, &[("topic", "orders")], b"");
+    let mut old = name_server.request(GET_ROUTEINFO, &[("topic", "orders")], b"");
+    old.version = OLD_CLIENT_VERSION;
+    name_server.send(&old);
+    let old = name_server.answer(old.opaque);
     let old = String::from_utf8(old.body.to_vec()).unwrap();
     assert!(old.contains(&format!("{{0:\"{address}\"}}")), "unquoted numeric keys for old clients: {old}");
     let new =

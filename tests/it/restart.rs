@@ -31,9 +31,11 @@ fn messages_offsets_and_topics_are_there_after_a_restart() {
     assert_eq!(producer.wire.call(UPDATE_AND_CREATE_TOPIC, topic, b"").code, SUCCESS);
     let place: [(&'static str, &str); 3] =
         [("consumerGroup", "CG_restart"), ("topic", "orders"), ("queueId", "1")];
+    let mut consumer = Consumer::connect(broker.address(), "CG_restart");
+    consumer.join(&["orders"]);
     let update: Vec<_> = place.iter().copied().chain([("commitOffset", "33")]).collect();
-    assert_eq!(producer.wire.call(UPDATE_CONSUMER_OFFSET, &update, b"").code, SUCCESS);
-    let before = Consumer::connect(broker.address(), "CG_restart").drain_all("orders", 4);
+    assert_eq!(consumer.wire.call(UPDATE_CONSUMER_OFFSET, &update, b"").code, SUCCESS);
+    let before = consumer.drain_all("orders", 4);
     assert_eq!(before.len(), 300);
 
     for _ in 0..3 {
@@ -56,11 +58,12 @@ fn messages_offsets_and_topics_are_there_after_a_restart() {
 
 #[test]
 fn a_log_of_many_segments_is_read_across_a_restart() {
-    let mut broker = TestBroker::start(&[]);
+    const COUNT: usize = 220;
+    let mut broker = TestBroker::start(&["store.segment_size=1MiB"]);
     let mut producer = Producer::connect(broker.address(), "PG_restart");
-    let body = vec![b'x'; 64 * 1024];
+    let body = vec![b'x'; 16 * 1024];
     let mut open = Vec::new();
-    for i in 0..60 {
+    for i in 0..COUNT {
         let half = producer.half_with("large", 0, &body, &[]);
         if i % 3 == 0 {
             open.push(half);
@@ -81,6 +84,6 @@ fn a_log_of_many_segments_is_read_across_a_restart() {
         );
     }
     let got = Consumer::connect(broker.address(), "CG_restart").drain("large", 0, 0);
-    assert_eq!(got.len(), 60);
+    assert_eq!(got.len(), COUNT);
     assert!(got.iter().all(|message| message.body == body));
 }

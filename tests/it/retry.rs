@@ -5,20 +5,17 @@ use std::time::Duration;
 
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::consumer::{Consumer, Message};
-use mezzo_tests::producer::{HEART_BEAT, Producer, SUCCESS, Verdict};
+use mezzo_tests::producer::{Producer, SUCCESS, Verdict};
 use mezzo_tests::wait;
 
 const SEND_BACK: i32 = 36;
 /// Longer than every step of the retry ladder.
 const STEP: Duration = Duration::from_secs(3 * 3600);
 
-/// A consumer that has joined its group by a heartbeat, which is what creates the retry topic.
+/// A consumer that has joined its group, which is what creates the retry topic.
 fn member(broker: &TestBroker) -> Consumer {
     let mut consumer = Consumer::connect(broker.address(), "CG_retry");
-    let body = r#"{"clientID":"c@test","producerDataSet":[],"consumerDataSet":[{"groupName":"CG_retry",
-        "consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_LAST_OFFSET",
-        "subscriptionDataSet":[{"topic":"orders","subString":"*"},{"topic":"%RETRY%CG_retry","subString":"*"}]}]}"#;
-    assert_eq!(consumer.wire.call(HEART_BEAT, &[], body.as_bytes()).code, SUCCESS);
+    consumer.join(&["orders", "%RETRY%CG_retry"]);
     consumer
 }
 

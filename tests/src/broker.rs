@@ -13,8 +13,8 @@ use crate::clock::ManualClock;
 /// What makes a broker small: segments are prepared ahead, and dozens of tests run side by side.
 const SMALL: [&str; 4] = [
     "limits.message_size=128KiB",
-    "store.segment_size=1MiB",
-    "store.checkpoint_size=1MiB",
+    "store.segment_size=4MiB",
+    "store.checkpoint_size=4MiB",
     "server.reactors=2",
 ];
 

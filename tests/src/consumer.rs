@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use mezzo_protocol::message::record::{MessageView, decode_delivered};
 use mezzo_protocol::remoting::RemotingCommand;
 
-use crate::producer::SUCCESS;
+use crate::producer::{HEART_BEAT, SUCCESS};
 use crate::wire::{Fields, Wire};
 
 /// PULL_MESSAGE.
@@ -99,6 +99,21 @@ impl Consumer {
     /// Connects.
     pub fn connect(broker: SocketAddr, group: &str) -> Self {
         Self { wire: Wire::connect(broker), group: group.to_owned() }
+    }
+
+    /// Joins the group by a heartbeat, subscribed to all of these topics.
+    pub fn join(&mut self, topics: &[&str]) {
+        let subscriptions: Vec<String> =
+            topics.iter().map(|topic| format!(r#"{{"topic":"{topic}","subString":"*"}}"#)).collect();
+        let body = format!(
+            r#"{{"clientID":"{0}@test","producerDataSet":[],"consumerDataSet":[{{"groupName":"{0}",
+            "consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING",
+            "consumeFromWhere":"CONSUME_FROM_LAST_OFFSET","subscriptionDataSet":[{1}]}}]}}"#,
+            self.group,
+            subscriptions.join(",")
+        );
+        let reply = self.wire.call(HEART_BEAT, &[], body.as_bytes());
+        assert_eq!(reply.code, SUCCESS, "a heartbeat is accepted: {:?}", reply.remark);
     }
 
     /// One pull that does not wait, as the broker answered it.

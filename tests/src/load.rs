@@ -12,6 +12,8 @@ use crate::producer::{Half, Producer, SUCCESS, Verdict};
 
 /// Transactions that one connection has open at a time.
 const BURST: u64 = 8;
+/// The broker has no room just now.
+const SYSTEM_BUSY: i32 = 2;
 /// How long a broker that has not been crashed may take for an answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,10 @@ impl Load {
         let mut halves = Vec::new();
         for (request, key) in requests {
             let answer = producer.wire.try_answer(request.opaque, ANSWER)?;
+            if answer.code == SYSTEM_BUSY {
+                // said before anything was appended: as if it had never been sent
+                continue;
+            }
             let half = producer.prepared(self.topic, key, &answer);
             self.note(&half.key, Fate::Prepared(half.clone()));
             halves.push(half);

@@ -13,7 +13,9 @@ use mezzo_protocol::remoting::{HeaderEncoding, RemotingCommand, frame};
 use crate::wait::PATIENCE;
 
 /// What the Java client of RocketMQ 4.9.8 says of itself.
-pub const CLIENT_VERSION: i32 = 407;
+pub const CLIENT_VERSION: i32 = 409;
+/// What Apache's C++ client says of itself: 4.6.0, from before standard JSON in routes.
+pub const OLD_CLIENT_VERSION: i32 = 333;
 
 /// One connection to a broker or name server.
 #[derive(Debug)]
@@ -131,6 +133,15 @@ impl Wire {
         let end = Instant::now() + within;
         while self.receive(end).is_some() {}
         Instant::now() < end
+    }
+
+    /// True once the broker has closed this connection, found out without reading what it sent.
+    pub fn is_reset(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("a connected socket takes options");
+        match self.stream.write(&[0]) {
+            Ok(_) => false,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
     }
 
     /// Takes one more frame; `None` at `end` or when the connection is closed.

@@ -12,7 +12,7 @@ const OPAQUE_PLACE: &str = "1000000000";
 /// Length and header-length fields in front of the header.
 const PREFIX_BYTES: usize = 8;
 /// What newer clients say: 4.9.8. An older number would make route answers differ, nothing here.
-const VERSION: u32 = 407;
+const VERSION: u32 = 409;
 
 /// The unique key of message `counter` of connection `seed`.
 #[must_use]
@@ -113,7 +113,7 @@ impl EndTemplate {
         out.extend_from_slice(&key);
         out.extend_from_slice(br#""},"flag":0,"language":"JAVA","opaque":"#);
         push_decimal(out, u64::from(opaque));
-        out.extend_from_slice(br#","serializeTypeCurrentRPC":"JSON","version":407}"#);
+        out.extend_from_slice(br#","serializeTypeCurrentRPC":"JSON","version":409}"#);
         let header_bytes = out.len() - start - PREFIX_BYTES;
         out[start..start + PREFIX_BYTES].copy_from_slice(&prefix(header_bytes, 0));
     }
