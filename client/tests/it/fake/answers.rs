@@ -1,0 +1,177 @@
+//! What the fake broker usually answers, and the little state it needs for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+use mezzo_protocol::ids::{OffsetMessageId, PhysicalOffset};
+use mezzo_protocol::remoting::body::consumer_list::ConsumerList;
+use mezzo_protocol::remoting::body::heartbeat::HeartbeatData;
+use mezzo_protocol::remoting::body::route::{BrokerData, KeyStyle, QueueData, TopicRouteData};
+use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
+
+use super::messages::record;
+
+/// The name of the fake broker.
+pub(crate) const BROKER: &str = "fake";
+
+/// Topics, offsets and group members.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// Queues of each topic; a topic that is not here has no route.
+    topics: HashMap<String, u32>,
+    records: HashMap<(String, u32), Vec<Vec<u8>>>,
+    pub(crate) committed: BTreeMap<(String, String, u32), i64>,
+    heartbeats: BTreeMap<usize, HeartbeatData>,
+    /// Group members that are only said to exist.
+    pub(crate) others: Vec<String>,
+    sent: i64,
+}
+
+impl Queues {
+    pub(crate) fn add_topic(&mut self, topic: &str, queues: u32) {
+        self.topics.insert(topic.to_owned(), queues);
+    }
+
+    pub(crate) fn put(&mut self, topic: &str, queue: u32, tag: &str, body: &str) {
+        let records = self.records.entry((topic.to_owned(), queue)).or_default();
+        let offset = records.len() as u64;
+        records.push(record(topic, queue, offset, tag, body));
+    }
+
+    /// A message whose body does not have its checksum.
+    pub(crate) fn put_damaged(&mut self, topic: &str, queue: u32) {
+        self.put(topic, queue, "t", "damaged");
+        let record = self.records.get_mut(&(topic.to_owned(), queue)).unwrap().last_mut().unwrap();
+        let body = record.windows(7).position(|window| window == b"damaged").unwrap();
+        record[body] ^= 1;
+    }
+
+    pub(crate) fn committed_of(&self, group: &str, topic: &str, queue: u32) -> Option<i64> {
+        self.committed.get(&(group.to_owned(), topic.to_owned(), queue)).copied()
+    }
+
+    /// Connections that gave a heartbeat.
+    pub(crate) fn greeted(&self) -> Vec<usize> {
+        self.heartbeats.keys().copied().collect()
+    }
+
+    pub(crate) fn forget(&mut self, connection: usize) {
+        self.heartbeats.remove(&connection);
+    }
+
+    pub(crate) fn usual_answer(
+        &mut self,
+        address: SocketAddr,
+        connection: usize,
+        request: &RemotingCommand,
+    ) -> Option<RemotingCommand> {
+        let field = |name: &str| request.ext_value(name).unwrap_or_default().to_owned();
+        let number = |name: &str| field(name).parse::<i64>().unwrap_or(0);
+        let queue = || (field("topic"), u32::try_from(number("queueId")).unwrap());
+        let reply = |code: ResponseCode| RemotingCommand::response(request.opaque, code);
+        let offset =
+            |offset: i64| reply(ResponseCode::SUCCESS).with_ext(vec![("offset".into(), offset.to_string())]);
+        Some(match RequestCode(request.code) {
+            RequestCode::GET_ROUTEINFO_BY_TOPIC => match self.topics.get(&field("topic")) {
+                Some(queues) => reply(ResponseCode::SUCCESS).with_body(route(address, *queues)),
+                None => reply(ResponseCode::TOPIC_NOT_EXIST),
+            },
+            RequestCode::HEART_BEAT => {
+                let heartbeat = HeartbeatData::decode(&request.body).unwrap();
+                for consumer in &heartbeat.consumer_data_set {
+                    self.topics.entry(format!("%RETRY%{}", consumer.group_name)).or_insert(1);
+                }
+                self.heartbeats.insert(connection, heartbeat);
+                reply(ResponseCode::SUCCESS)
+            }
+            RequestCode::UNREGISTER_CLIENT => {
+                self.heartbeats.remove(&connection);
+                reply(ResponseCode::SUCCESS)
+            }
+            RequestCode::GET_CONSUMER_LIST_BY_GROUP => {
+                let group = field("consumerGroup");
+                let in_group = |heartbeat: &&HeartbeatData| {
+                    heartbeat.consumer_data_set.iter().any(|consumer| consumer.group_name == group)
+                };
+                let members =
+                    self.heartbeats.values().filter(in_group).map(|heartbeat| heartbeat.client_id.clone());
+                let client_ids = members.chain(self.others.iter().cloned()).collect();
+                reply(ResponseCode::SUCCESS).with_body(ConsumerList { client_ids }.encode())
+            }
+            RequestCode::SEND_MESSAGE_V2 => {
+                self.sent += 1;
+                let position = PhysicalOffset(u64::try_from(self.sent).unwrap() * 1_000);
+                reply(ResponseCode::SUCCESS).with_ext(vec![
+                    ("msgId".into(), OffsetMessageId::new(address, position).encode()),
+                    ("queueId".into(), field("e")),
+                    ("queueOffset".into(), self.sent.to_string()),
+                    ("transactionId".into(), format!("tx-{}", self.sent)),
+                ])
+            }
+            RequestCode::PULL_MESSAGE => {
+                self.pull(&queue(), number("queueOffset"), number("maxMsgNums"), request)
+            }
+            RequestCode::QUERY_CONSUMER_OFFSET => {
+                let (topic, id) = queue();
+                match self.committed.get(&(field("consumerGroup"), topic, id)) {
+                    Some(committed) => offset(*committed),
+                    None => reply(ResponseCode::QUERY_NOT_FOUND),
+                }
+            }
+            RequestCode::UPDATE_CONSUMER_OFFSET => {
+                let (topic, id) = queue();
+                self.committed.insert((field("consumerGroup"), topic, id), number("commitOffset"));
+                reply(ResponseCode::SUCCESS)
+            }
+            RequestCode::GET_MAX_OFFSET => {
+                offset(self.records.get(&queue()).map_or(0, |records| records.len() as i64))
+            }
+            RequestCode::GET_MIN_OFFSET => offset(0),
+            RequestCode::SEARCH_OFFSET_BY_TIMESTAMP => offset(number("timestamp") % 100),
+            RequestCode::END_TRANSACTION | RequestCode::CONSUMER_SEND_MSG_BACK => {
+                reply(ResponseCode::SUCCESS)
+            }
+            _ => reply(ResponseCode::REQUEST_CODE_NOT_SUPPORTED),
+        })
+    }
+
+    fn pull(&self, queue: &(String, u32), from: i64, max: i64, request: &RemotingCommand) -> RemotingCommand {
+        let records = self.records.get(queue).map_or(&[][..], Vec::as_slice);
+        let from = usize::try_from(from).unwrap();
+        let found: Vec<u8> =
+            records.iter().skip(from).take(usize::try_from(max).unwrap()).flatten().copied().collect();
+        let next = records.len().min(from + usize::try_from(max).unwrap()).max(from);
+        let code = if found.is_empty() { ResponseCode::PULL_NOT_FOUND } else { ResponseCode::SUCCESS };
+        let ext = [
+            ("nextBeginOffset", next),
+            ("minOffset", 0),
+            ("maxOffset", records.len()),
+            ("suggestWhichBrokerId", 0),
+        ];
+        RemotingCommand::response(request.opaque, code)
+            .with_ext(ext.into_iter().map(|(name, value)| (name.into(), value.to_string())).collect())
+            .with_body(found)
+    }
+}
+
+fn route(address: SocketAddr, queues: u32) -> Vec<u8> {
+    let queues = i32::try_from(queues).unwrap();
+    let data = TopicRouteData {
+        order_topic_conf: None,
+        queue_datas: vec![QueueData {
+            broker_name: BROKER.into(),
+            read_queue_nums: queues,
+            write_queue_nums: queues,
+            perm: 6,
+            topic_sys_flag: 0,
+        }],
+        broker_datas: vec![BrokerData {
+            cluster: "c".into(),
+            broker_name: BROKER.into(),
+            broker_addrs: BTreeMap::from([(0, address.to_string())]),
+            zone_name: None,
+            enable_acting_master: false,
+        }],
+    };
+    data.encode(KeyStyle::Unquoted)
+}

@@ -1,0 +1,8 @@
+//! A name server and broker in one, on one port, that answers as scripted and remembers what it was asked.
+
+mod answers;
+mod broker;
+mod messages;
+
+pub(crate) use broker::{Action, FakeBroker, Memory, Seen, settings};
+pub(crate) use messages::check_back;
