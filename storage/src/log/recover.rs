@@ -115,7 +115,7 @@ pub fn recover(
 ) -> Result<(Arc<Log>, Writer, RecoveryReport), StorageError> {
     opening.layout.validate()?;
     fs.create_dir_all(dir).map_err(StorageError::io("create", dir))?;
-    if let Some(parent) = dir.parent() {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
     }
     let folder = Folder::read(fs, dir, &opening.layout)?;
