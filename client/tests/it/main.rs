@@ -1,5 +1,7 @@
 //! The client against a scripted broker on the loopback: one module per promise to users.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
 mod connection;
 mod consuming;
 mod fake;

@@ -24,7 +24,7 @@ fn message(body: &str) -> Message {
 }
 
 fn quick() -> ProducerConfig {
-    ProducerConfig { attempt_timeout_ms: 200, ..ProducerConfig::default() }
+    ProducerConfig { attempt_timeout_ms: 1_000, ..ProducerConfig::default() }
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_send_beyond_the_bound_begins_when_another_ends() {
     let broker = broker().await;
     broker.script(SEND, [Action::Silence]);
     let client = broker.client().await;
-    let config = ProducerConfig { in_flight_max: 1, retries: 0, attempt_timeout_ms: 100, ..quick() };
+    let config = ProducerConfig { in_flight_max: 1, retries: 0, ..quick() };
     let producer = producer(&client, config).await;
     let first = tokio::spawn({
         let producer = producer.clone();

@@ -47,9 +47,8 @@ impl Records {
 
     async fn start(&self, client: &Client) -> TransactionProducer {
         let config = TransactionConfig {
-            end_timeout_ms: 300,
-            check_back_timeout_ms: 200,
-            producer: ProducerConfig { attempt_timeout_ms: 200, ..ProducerConfig::default() },
+            end_timeout_ms: 1_000,
+            producer: ProducerConfig { attempt_timeout_ms: 1_000, ..ProducerConfig::default() },
             ..TransactionConfig::default()
         };
         let records = self.clone();
@@ -229,7 +228,7 @@ async fn a_decision_is_repeated_only_to_a_broker_that_records_it_once() {
 async fn the_opposite_recorded_decision_is_a_conflict() {
     let broker = broker().await;
     let recorded = vec![("mezzoOutcome", "ROLLED_BACK".to_owned())];
-    broker.script(END, [Action::Fields(ResponseCode::SYSTEM_ERROR, recorded)]);
+    broker.script(END, [Action::Fields(ResponseCode::ILLEGAL_OPERATION, recorded)]);
     let client = broker.client().await;
     let producer = Records::saying(LocalOutcome::Unknown).start(&client).await;
     let error = decide(&producer, LocalOutcome::Commit).await.unwrap_err();
