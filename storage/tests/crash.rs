@@ -2,6 +2,8 @@
 //! at every kind of crash, the store is opened again, and what it shows must be exactly what the model held at the end
 //! of the recovered log, which must not lie before what was synced.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

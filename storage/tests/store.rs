@@ -1,5 +1,7 @@
 //! The store through its door, on a real folder: what is visible when, and what a reopened store still knows.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

@@ -67,6 +67,11 @@ impl<'a> Cursor<'a> {
         count.min(self.rest.len() / item_bytes.max(1))
     }
 
+    /// Whether everything has been read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Fails unless everything has been read.
     pub(crate) fn finish(self) -> Result<(), FormatError> {
         if self.rest.is_empty() {

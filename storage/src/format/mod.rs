@@ -4,7 +4,7 @@
 //! Decoders take any bytes: they never panic, and never allocate by a length they have not checked against the
 //! bytes at hand.
 
-mod cursor;
+pub(crate) mod cursor;
 mod error;
 pub mod frame;
 pub mod history_row;

@@ -59,6 +59,8 @@ pub enum SectionKind {
     Segments = 17,
     /// History rows of segments that are not closed.
     Decisions = 18,
+    /// The last `start` record's payload.
+    Start = 19,
 }
 
 impl SectionKind {
@@ -75,7 +77,8 @@ impl SectionKind {
             16 => Self::QueuePages,
             17 => Self::Segments,
             18 => Self::Decisions,
-            other => return Err(FormatError::Newer { what: "state section", got: other, newest: 18 }),
+            19 => Self::Start,
+            other => return Err(FormatError::Newer { what: "state section", got: other, newest: 19 }),
         })
     }
 }
