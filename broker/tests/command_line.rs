@@ -1,5 +1,7 @@
 //! The binary as scripts see it: one-line errors that say what to do, exit codes, and an orderly stop.
 
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, also in what tests share")]
+
 use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
