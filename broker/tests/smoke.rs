@@ -314,6 +314,27 @@ fn connections_beyond_the_limit_are_closed_and_others_served() {
 }
 
 #[test]
+fn a_client_that_does_not_read_its_answers_is_disconnected() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.set("limits.write_timeout=100ms").unwrap();
+    let broker = Broker::start(config).unwrap();
+    let mut client = Client::connect(broker.name_server_address());
+    // far more answers than the buffers of both sockets hold: the broker first stops reading, then gives up
+    assert!(client.flood(&request(Request::GET_ROUTEINFO_BY_TOPIC, &[("topic", "TBW102")], [])));
+    assert_code(&route(&mut Client::connect(broker.name_server_address()), "TBW102"), Response::SUCCESS);
+}
+
+#[test]
+fn a_silent_connection_is_closed_after_the_idle_timeout() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.set("limits.idle_timeout=100ms").unwrap();
+    let broker = Broker::start(config).unwrap();
+    assert_eq!(Client::connect(broker.broker_address()).receive(), None);
+}
+
+#[test]
 fn an_empty_folder_is_served_quickly() {
     let dir = tempfile::tempdir().unwrap();
     let begin = Instant::now();

@@ -2,9 +2,9 @@
 
 use std::{
     borrow::Cow,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -56,6 +56,25 @@ impl Client {
         opaque
     }
 
+    /// Sends the same request again and again and reads nothing, until the broker closes the connection; false if it
+    /// does not.
+    pub(crate) fn flood(&mut self, request: &RemotingCommand) -> bool {
+        let mut one = BytesMut::new();
+        request.encode(self.encoding, &mut one).unwrap();
+        let many = one.repeat(1_000);
+        let deadline = Instant::now() + PATIENCE;
+        self.stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut sent = 0;
+        while Instant::now() < deadline {
+            match self.stream.write(&many[sent % many.len()..]) {
+                Ok(bytes) => sent += bytes,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
     /// The next frame that arrives; `None` when the broker closed the connection.
     pub(crate) fn receive(&mut self) -> Option<RemotingCommand> {
         loop {
@@ -66,7 +85,7 @@ impl Client {
             match self.stream.read(&mut some) {
                 Ok(0) => return None,
                 Ok(read) => self.input.extend_from_slice(&some[..read]),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("nothing arrived: {error}"),
             }
         }

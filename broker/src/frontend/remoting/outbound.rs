@@ -290,3 +290,87 @@ impl OutboundQueue {
         frame
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mezzo_protocol::{ids::Opaque, remoting::response_code::ResponseCode};
+
+    use super::*;
+
+    fn made(frames: usize, bytes: usize) -> (Arc<RemotingChannel>, OutboundQueue) {
+        let bounds = OutboundBounds { frames, bytes, held: 2, groups: 2 };
+        channel(ChannelId(1), ([127, 0, 0, 1], 1).into(), bounds, Arc::default())
+    }
+
+    fn group(name: &str) -> GroupName {
+        GroupName::new(name).unwrap()
+    }
+
+    fn answer(channel: &RemotingChannel, body: usize) -> Result<(), PushRefused> {
+        let to = ReplyTo { opaque: Opaque(7), encoding: HeaderEncoding::Json, wanted: true };
+        channel.push_reply(to, RemotingCommand::response(0, ResponseCode::SUCCESS).with_body(vec![0; body]))
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_closes_the_connection() {
+        let (channel, _queue) = made(1, 1 << 20);
+        assert_eq!(answer(&channel, 0), Ok(()));
+        assert_eq!(answer(&channel, 0), Err(PushRefused::Full));
+        assert!(!channel.is_open());
+        assert_eq!(answer(&channel, 0), Err(PushRefused::Closed));
+        assert_eq!(channel.metrics.slow_clients_closed.value(), 1);
+    }
+
+    #[test]
+    fn a_notice_that_does_not_fit_is_dropped_and_counted() {
+        let (channel, mut queue) = made(1, 1 << 20);
+        assert_eq!(channel.notify_members_changed(&group("g")), Ok(()));
+        assert_eq!(channel.notify_members_changed(&group("g")), Err(PushRefused::Full));
+        assert!(channel.is_open());
+        assert_eq!(channel.metrics.pushes_dropped.value(), 1);
+        assert!(queue.try_next().is_some());
+        assert_eq!(channel.notify_members_changed(&group("g")), Ok(()), "a read frame makes room");
+    }
+
+    #[test]
+    fn queued_bytes_are_bounded_but_one_large_answer_passes() {
+        let (channel, mut queue) = made(10, 1_000);
+        assert_eq!(answer(&channel, 5_000), Ok(()), "nothing else waits");
+        assert!(!channel.has_room());
+        assert_eq!(answer(&channel, 1), Err(PushRefused::Full));
+        while queue.try_next().is_some() {}
+        assert!(channel.has_room());
+    }
+
+    #[test]
+    fn an_answer_carries_its_requests_opaque_and_a_oneway_request_gets_none() {
+        let (channel, mut queue) = made(4, 1 << 20);
+        answer(&channel, 0).unwrap();
+        let frame = queue.try_next().unwrap();
+        assert!(frame.windows(10).any(|part| part == b"\"opaque\":7"), "{frame:?}");
+        let nobody = ReplyTo { opaque: Opaque(8), encoding: HeaderEncoding::Json, wanted: false };
+        channel.push_reply(nobody, RemotingCommand::response(0, ResponseCode::SUCCESS)).unwrap();
+        assert!(queue.try_next().is_none());
+    }
+
+    #[test]
+    fn places_for_held_requests_are_bounded_and_come_back() {
+        let (channel, _queue) = made(1, 1);
+        let first = channel.hold().unwrap();
+        let _second = channel.hold().unwrap();
+        assert!(channel.hold().is_none());
+        drop(first);
+        assert!(channel.hold().is_some());
+    }
+
+    #[test]
+    fn a_producer_group_is_new_once_until_it_is_left() {
+        let (channel, _queue) = made(1, 1);
+        assert!(channel.is_new_producer_group(&group("p")));
+        assert!(!channel.is_new_producer_group(&group("p")) && channel.knows_producer_group("p"));
+        assert!(channel.is_new_producer_group(&group("q")));
+        assert!(!channel.is_new_producer_group(&group("r")), "beyond the bound nothing is remembered");
+        channel.forget_producer_group(&group("p"));
+        assert!(channel.is_new_producer_group(&group("p")));
+    }
+}
