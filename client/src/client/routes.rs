@@ -40,7 +40,15 @@ impl Shared {
         topic: &TopicName,
         deadline: Deadline,
     ) -> Result<Arc<TopicRoute>, Error> {
-        let route = self.route(topic, deadline).await?;
+        let mut route = self.route(topic, deadline).await?;
+        if route.is_borrowed() {
+            // A producer of this client may just have made the topic: the stand-in's age says nothing about that.
+            let _guard = tokio::time::timeout_at(deadline.at(), self.route_lock(topic).lock()).await;
+            self.refresh(topic, deadline.but_at_most_ms(self.config.request_timeout_ms)).await?;
+            if let Lookup::Fresh(fetched) | Lookup::Stale(fetched) = self.lookup(topic) {
+                route = fetched;
+            }
+        }
         if route.is_borrowed() || route.subscribe_queues().is_empty() {
             return Err(Error::NoRoute { topic: topic.clone() });
         }

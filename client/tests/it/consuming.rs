@@ -369,6 +369,23 @@ async fn a_topic_that_appears_later_is_found() {
 }
 
 #[tokio::test]
+async fn a_topic_that_a_producer_of_the_same_client_made_is_found_at_once() {
+    let broker = FakeBroker::start().await;
+    broker.shared.lock().queues.add_topic("TBW102", 1);
+    let client = broker.client().await;
+    let producer = client.producer("sellers").start().await.unwrap();
+    producer.send(mezzo_client::Message::new("orders", "x").unwrap()).await.unwrap();
+    broker.shared.lock().queues.add_topic("orders", 1);
+    put(&broker, 0, &[("t", "a")]);
+    let (handler, mut messages) = collecting(Verdict::Done);
+    // Longer than the test may take: the first rebalance has to find the topic.
+    let config = ConsumerConfig { rebalance_backoff: BackoffPolicy::new(60_000, 60_000), ..quick() };
+    let consumer = consume(&client, config, handler).await;
+    assert_eq!(next(&mut messages).await.body(), "a");
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_damaged_body_is_given_back_without_a_handler() {
     let broker = broker(1).await;
     broker.shared.lock().queues.put_damaged("orders", 0);
