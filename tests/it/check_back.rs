@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::consumer::Consumer;
+use mezzo_tests::log_reader;
 use mezzo_tests::producer::{Half, Producer, SUCCESS, Verdict};
-use mezzo_tests::wait::PATIENCE;
+use mezzo_tests::wait::{self, PATIENCE};
 
 const QUEUES: u32 = 4;
 /// Long enough for a check-back that is due to arrive: the broker looks at a moved clock every half second.
@@ -94,7 +95,9 @@ fn ask_until_silent(broker: &TestBroker, producer: &mut Producer, half: &Half) -
         assert_eq!(&asked, half);
         asks += 1;
         producer.end_oneway(half, Verdict::Unknown, true);
-        producer.heartbeat();
+        wait::until("the ask is counted", || {
+            (log_reader::asks(broker.data_dir(), half.log_offset) == asks).then_some(())
+        });
     }
 }
 

@@ -14,6 +14,18 @@ pub const PREPARED: u8 = 2;
 /// Record kind: decision.
 pub const DECISION: u8 = 4;
 
+/// Record kind: how often transactions have been asked.
+pub const ASKS: u8 = 6;
+
+/// How often the log says that the transaction of this origin has been asked.
+pub fn asks(data_dir: &Path, origin: u64) -> u32 {
+    let frames = frames(data_dir);
+    let asks = frames.iter().flat_map(|frame| &frame.records).filter(|record| record.kind == ASKS);
+    let counts =
+        asks.flat_map(|record| record.payload[4..].chunks_exact(12)).filter(|row| u64_at(row, 0) == origin);
+    counts.map(|row| u32_at(row, 8)).max().unwrap_or(0)
+}
+
 /// One frame of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFrame {
@@ -94,6 +106,10 @@ impl LogFrame {
     pub fn opens_a_segment(&self) -> bool {
         self.kind == SEGMENT_FRAME
     }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
