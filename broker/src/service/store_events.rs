@@ -54,3 +54,35 @@ impl StoreObserver for StoreEvents {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn events() -> StoreEvents {
+        StoreEvents::new(Arc::new(LongPolls::new(&Config::default().limits)))
+    }
+
+    #[test]
+    fn the_limit_never_goes_back() {
+        let events = events();
+        let mut limit = events.limit();
+        events.limit_advanced(PhysicalOffset(20));
+        assert!(limit.has_changed().unwrap());
+        assert_eq!(*limit.borrow_and_update(), 20);
+        // a slower reporter of an older limit
+        events.limit_advanced(PhysicalOffset(10));
+        assert!(!limit.has_changed().unwrap());
+        assert_eq!(*limit.borrow(), 20);
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_for_a_fence_stands() {
+        let events = events();
+        let mut fenced = events.fenced();
+        StoreObserver::fenced(&events, "the disk");
+        StoreObserver::fenced(&events, "a consequence");
+        assert_eq!(fenced.wait_for(Option::is_some).await.unwrap().as_deref(), Some("the disk"));
+    }
+}
