@@ -14,10 +14,8 @@ use super::{
     client_channel::{ChannelId, ClientChannel},
     stop::Stop,
 };
-use crate::{
-    config::Limits,
-    core::consumer_group::{ConsumptionModel, Membership, Subscription},
-};
+pub(crate) use crate::core::consumer_group::{ConsumptionModel, Subscription};
+use crate::{config::Limits, core::consumer_group::Membership};
 
 /// Time between two looks for silent clients.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);

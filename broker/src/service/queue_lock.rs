@@ -4,7 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use mezzo_protocol::{ids::GroupName, time::Timestamp};
 
-use crate::core::queue_lock::{LockTable, LockedQueue};
+use crate::core::queue_lock::LockTable;
+pub(crate) use crate::core::queue_lock::LockedQueue;
 
 /// The one table of locks. Requests for it are rare (each client renews every 20 s), so a mutex serves.
 pub(crate) struct QueueLocks(Mutex<LockTable>);

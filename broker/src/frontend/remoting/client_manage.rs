@@ -24,12 +24,9 @@ use super::{
     response,
     turn::{Handled, Request, Step, Turn},
 };
-use crate::{
-    core::consumer_group::{ConsumptionModel, Subscription},
-    service::{
-        client_channel::ClientChannel,
-        client_registry::{ConsumerHeartbeat, JoinRefused},
-    },
+use crate::service::{
+    client_channel::ClientChannel,
+    client_registry::{ConsumerHeartbeat, ConsumptionModel, JoinRefused, Subscription},
 };
 
 /// HEART_BEAT (34): the client's groups as of now. A consumer group and its retry topic are made to exist before the

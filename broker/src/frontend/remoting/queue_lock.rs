@@ -9,6 +9,7 @@ use super::{
     response,
     turn::{Handled, Request, Step, Turn},
 };
+use crate::service::queue_lock::LockedQueue;
 
 /// LOCK_BATCH_MQ (41): answers with those of the queues that the client owns now. A queue that cannot be named is left
 /// out and does not spoil the others.
@@ -33,7 +34,7 @@ pub(crate) fn unlock(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
 }
 
 /// The queues that can be named, as they came and as the lock table names them.
-fn valid(queues: Vec<QueueName>) -> (Vec<QueueName>, Vec<crate::core::queue_lock::LockedQueue>) {
+fn valid(queues: Vec<QueueName>) -> (Vec<QueueName>, Vec<LockedQueue>) {
     queues
         .into_iter()
         .filter_map(|name| {
