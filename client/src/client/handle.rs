@@ -188,6 +188,7 @@ impl ClientBuilder {
             members,
             routes: Mutex::new(routes),
             route_locks: Default::default(),
+            cluster: Mutex::default(),
             upkeep_now,
             stopped: stopped.clone(),
         });

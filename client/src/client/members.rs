@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use mezzo_protocol::ids::GroupName;
 use mezzo_protocol::remoting::body::heartbeat::{ConsumerData, HeartbeatData, ProducerData};
 use tokio::sync::{Notify, mpsc};
 
+use super::Shared;
 use super::inbound::CheckBackRequest;
 use crate::error::Error;
 
@@ -42,18 +43,21 @@ pub(crate) struct Members {
 
 /// Which role a [`Membership`] stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     Producer,
     TransactionProducer,
     Consumer,
 }
 
-/// A place in a group; given up when dropped.
+/// A place in a group. Given up when dropped; [`Shared::leave`] does the same and waits for the brokers to know.
 #[derive(Debug)]
 pub(crate) struct Membership {
     members: Arc<Members>,
     group: GroupName,
     role: Role,
+    /// Whom to ask to tell the brokers.
+    farewell: Weak<Shared>,
+    given_up: bool,
 }
 
 impl Members {
@@ -126,13 +130,24 @@ impl Members {
         })
     }
 
+    /// Whether brokers may have questions about transactions of the past.
+    pub(crate) fn has_transaction_producers(&self) -> bool {
+        self.lock().producers.values().any(|member| member.check_backs.is_some())
+    }
+
     /// Whether there is a consumer: replicas need heartbeats then too.
     pub(crate) fn has_consumers(&self) -> bool {
         !self.lock().consumers.is_empty()
     }
 
     fn membership(self: &Arc<Self>, group: &GroupName, role: Role) -> Membership {
-        Membership { members: Arc::clone(self), group: group.clone(), role }
+        Membership {
+            members: Arc::clone(self),
+            group: group.clone(),
+            role,
+            farewell: Weak::new(),
+            given_up: false,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -141,31 +156,47 @@ impl Members {
 }
 
 impl Membership {
-    /// The group.
-    pub(crate) const fn group(&self) -> &GroupName {
-        &self.group
+    /// Lets `shared` tell the brokers when this place is given up.
+    pub(crate) fn with_farewell(mut self, shared: &Arc<Shared>) -> Self {
+        self.farewell = Arc::downgrade(shared);
+        self
     }
 
-    /// Whether brokers must be told when this place is given up: nobody else of this client is in the group.
-    pub(crate) fn is_last_producer(&self) -> bool {
-        self.members.lock().producers.get(&self.group).is_some_and(|member| member.count == 1)
+    /// Gives the place up without telling the brokers. Returns what to tell them: group and role, unless others of this
+    /// client are still in the group.
+    pub(crate) fn give_up(mut self) -> Option<(GroupName, Role)> {
+        self.given_up = true;
+        self.leave_table().then(|| (self.group.clone(), self.role))
+    }
+
+    /// Takes the place out of the table, once. Returns whether the group has no member of this client in this role now.
+    fn leave_table(&self) -> bool {
+        let mut state = self.members.lock();
+        if self.role == Role::Consumer {
+            return state.consumers.remove(&self.group).is_some();
+        }
+        let Some(member) = state.producers.get_mut(&self.group) else { return false };
+        member.count -= 1;
+        if self.role == Role::TransactionProducer {
+            member.check_backs = None;
+        }
+        let is_last = member.count == 0;
+        if is_last {
+            state.producers.remove(&self.group);
+        }
+        is_last
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut state = self.members.lock();
-        if self.role == Role::Consumer {
-            state.consumers.remove(&self.group);
+        if self.given_up {
             return;
         }
-        let Some(member) = state.producers.get_mut(&self.group) else { return };
-        member.count -= 1;
-        if self.role == Role::TransactionProducer {
-            member.check_backs = None;
-        }
-        if member.count == 0 {
-            state.producers.remove(&self.group);
+        if self.leave_table()
+            && let Some(shared) = self.farewell.upgrade()
+        {
+            shared.say_farewell(&self.group, self.role);
         }
     }
 }
@@ -182,11 +213,9 @@ mod tests {
     fn producers_share_a_group_and_the_last_one_leaves_it() {
         let members = Arc::new(Members::default());
         let (first, second) = (members.join_producer(&group()), members.join_producer(&group()));
-        assert!(!first.is_last_producer());
-        drop(first);
-        assert!(second.is_last_producer());
+        assert_eq!(first.give_up(), None);
         assert_eq!(members.heartbeat("c").unwrap().producer_data_set.len(), 1);
-        drop(second);
+        assert_eq!(second.give_up(), Some((group(), Role::Producer)));
         assert!(members.heartbeat("c").is_none());
     }
 

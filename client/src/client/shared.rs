@@ -1,5 +1,6 @@
 //! The state behind a [`Client`](crate::Client) and the requests that everything in it makes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mezzo_protocol::ids::GroupName;
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::members::{ConsumerMember, Members, Membership};
+use super::members::{ConsumerMember, Members, Membership, Role};
 use super::name_servers::NameServers;
 use crate::config::ClientConfig;
 use crate::core::route_cache::RouteCache;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(super) members: Arc<Members>,
     pub(super) routes: Mutex<RouteCache>,
     pub(super) route_locks: [tokio::sync::Mutex<()>; ROUTE_LOCKS],
+    /// Addresses of all brokers that the name servers know; only asked for while there are transaction producers.
+    pub(super) cluster: Mutex<BTreeSet<Arc<str>>>,
     /// Wakes the upkeep task: a member joined, or a connection was lost.
     pub(super) upkeep_now: Arc<Notify>,
     /// Cancelled when the client is shut down or dropped.
@@ -79,47 +82,34 @@ impl Shared {
     }
 
     /// Joins a group as a producer and tells brokers in the background.
-    pub(crate) fn join_producer(&self, group: &GroupName) -> Membership {
+    pub(crate) fn join_producer(self: &Arc<Self>, group: &GroupName) -> Membership {
         let membership = self.members.join_producer(group);
         self.upkeep_now.notify_one();
-        membership
+        membership.with_farewell(self)
     }
 
     /// Joins a group as the one that answers its check-backs.
     pub(crate) fn join_transaction_producer(
-        &self,
+        self: &Arc<Self>,
         group: &GroupName,
         check_backs: tokio::sync::mpsc::Sender<super::CheckBackRequest>,
     ) -> Result<Membership, Error> {
-        let membership = self.members.join_transaction_producer(group, check_backs)?;
-        self.upkeep_now.notify_one();
-        Ok(membership)
+        Ok(self.members.join_transaction_producer(group, check_backs)?.with_farewell(self))
     }
 
     /// Joins a group as its consumer.
     pub(crate) fn join_consumer(
-        &self,
+        self: &Arc<Self>,
         group: &GroupName,
         member: ConsumerMember,
     ) -> Result<Membership, Error> {
-        self.members.join_consumer(group, member)
+        Ok(self.members.join_consumer(group, member)?.with_farewell(self))
     }
 
-    /// Leaves a group in an orderly way: brokers learn it at once instead of by silence.
-    pub(crate) async fn leave(self: &Arc<Self>, membership: Membership, role: LeftRole) {
-        let group = membership.group().clone();
-        let tell = role == LeftRole::Consumer || membership.is_last_producer();
-        drop(membership);
-        if !tell {
-            return;
-        }
-        let (producer_group, consumer_group) = match role {
-            LeftRole::Producer => (Some(group.as_str().into()), None),
-            LeftRole::Consumer => (None, Some(group.as_str().into())),
-        };
-        let header =
-            UnregisterClientHeader { client_id: (*self.client_id).into(), producer_group, consumer_group };
-        let command = RemotingCommand::request(RequestCode::UNREGISTER_CLIENT, header.encode(), Vec::new());
+    /// Leaves a group in an orderly way: returns when the brokers know it.
+    pub(crate) async fn leave(&self, membership: Membership) {
+        let Some((group, role)) = membership.give_up() else { return };
+        let command = self.unregistration(&group, role);
         let deadline = self.request_deadline();
         let mut told = JoinSet::new();
         for connection in self.brokers.open_connections() {
@@ -134,6 +124,27 @@ impl Shared {
         while told.join_next().await.is_some() {}
     }
 
+    /// Leaves a group without waiting, for destructors: the brokers learn it if their connections take it at once.
+    pub(super) fn say_farewell(&self, group: &GroupName, role: Role) {
+        let command = self.unregistration(group, role).oneway();
+        for connection in self.brokers.open_connections() {
+            if let Err(error) = connection.try_send(&command) {
+                tracing::debug!(address = %connection.address(), %error, "the broker was not told of our leaving");
+            }
+        }
+    }
+
+    fn unregistration(&self, group: &GroupName, role: Role) -> RemotingCommand {
+        let group = Some(group.as_str().into());
+        let (producer_group, consumer_group) = match role {
+            Role::Producer | Role::TransactionProducer => (group, None),
+            Role::Consumer => (None, group),
+        };
+        let header =
+            UnregisterClientHeader { client_id: (*self.client_id).into(), producer_group, consumer_group };
+        RemotingCommand::request(RequestCode::UNREGISTER_CLIENT, header.encode(), Vec::new())
+    }
+
     /// Ends everything at once.
     pub(crate) fn stop(&self) {
         self.stopped.cancel();
@@ -145,11 +156,4 @@ impl Shared {
         // No code panics while it holds the lock, and each change of the cache is complete in itself.
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a member that leaves was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LeftRole {
-    Producer,
-    Consumer,
 }

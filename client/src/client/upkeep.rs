@@ -32,7 +32,7 @@ impl Shared {
     pub(crate) async fn heartbeat_all(self: &Arc<Self>) -> bool {
         let Some(heartbeat) = self.members.heartbeat(&self.client_id) else { return true };
         let command = RemotingCommand::request(RequestCode::HEART_BEAT, Vec::new(), heartbeat.encode());
-        let addresses = self.routes().addresses(self.members.has_consumers());
+        let addresses = self.heartbeat_addresses();
         let mut beats = JoinSet::new();
         for address in addresses {
             let (shared, command) = (Arc::clone(self), command.clone());
@@ -83,7 +83,9 @@ pub(super) async fn run(shared: Weak<Shared>) {
             () = upkeep_now.notified() => {}
         }
         let Some(shared) = shared.upgrade() else { return };
-        let round = async { shared.refresh_due_routes().await & shared.heartbeat_all().await };
+        let round = async {
+            shared.refresh_due_routes().await & shared.learn_brokers().await & shared.heartbeat_all().await
+        };
         let well = tokio::select! {
             () = stopped.cancelled() => return,
             well = round => well,

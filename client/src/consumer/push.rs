@@ -11,7 +11,7 @@ use tokio_util::sync::DropGuard;
 use super::member::GroupMember;
 use super::verdict::Handler;
 use super::{dispatch, offsets, rebalance};
-use crate::client::{LeftRole, Membership};
+use crate::client::Membership;
 
 /// A consumer that pulls by itself and hands each message to a handler; made by
 /// [`Client::push_consumer`](crate::Client::push_consumer).
@@ -89,7 +89,7 @@ impl PushConsumer {
             self.workers.shutdown().await;
         }
         let committed = member.commit_all().await;
-        member.shared().leave(self.membership, LeftRole::Consumer).await;
+        member.shared().leave(self.membership).await;
         drained && committed
     }
 }

@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use super::receipt::SendReceipt;
 use super::send::{Kind, Sender, Target};
-use crate::client::{Client, LeftRole, Membership, group_name};
+use crate::client::{Client, Membership, group_name};
 use crate::config::ProducerConfig;
 use crate::error::{Error, SendError};
 use crate::message::{Message, MessageError};
@@ -119,7 +119,7 @@ impl Producer {
         let drained = self.inner.sender.drain().await;
         let membership = self.inner.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(membership) = membership {
-            self.inner.sender.client.shared().leave(membership, LeftRole::Producer).await;
+            self.inner.sender.client.shared().leave(membership).await;
         }
         drained
     }
@@ -182,7 +182,7 @@ impl ProducerBuilder {
     /// If the group's name is not allowed.
     #[expect(
         clippy::unused_async,
-        reason = "async like the start of the other roles, so that it may wait one day"
+        reason = "async like the start of the other roles, and so only callable inside a runtime"
     )]
     pub async fn start(self) -> Result<Producer, Error> {
         let group = group_name(&self.group)?;

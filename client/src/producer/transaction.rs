@@ -15,7 +15,7 @@ use super::outcome::{LocalError, LocalOutcome, Outcome, TransactionError, Transa
 use super::prepared::{Prepared, TransactionContext};
 use super::receipt::{SendReceipt, Stored};
 use super::send::{Kind, Sender, Target};
-use crate::client::{Client, LeftRole, Membership, group_name};
+use crate::client::{Client, Membership, group_name};
 use crate::config::TransactionConfig;
 use crate::core::open_transactions::{Decision, OpenTransactions};
 use crate::error::{Error, RequestError, SendError};
@@ -193,7 +193,7 @@ impl TransactionProducer {
         let drained = all_places.is_ok();
         let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(membership) = membership {
-            self.inner.sender.client.shared().leave(membership, LeftRole::Producer).await;
+            self.inner.sender.client.shared().leave(membership).await;
         }
         drained
     }
@@ -329,15 +329,12 @@ impl TransactionProducerBuilder {
         self
     }
 
-    /// Joins the group and begins to answer check-backs.
+    /// Joins the group, makes itself known to all brokers (as far as they answer), and begins to answer check-backs:
+    /// also those about transactions that an earlier process of the group left behind.
     ///
     /// # Errors
     /// If the group's name is not allowed, no check-back handler was given, or this client already has a transaction
     /// producer in the group.
-    #[expect(
-        clippy::unused_async,
-        reason = "async like the start of the other roles, so that it may wait one day"
-    )]
     pub async fn start(self) -> Result<TransactionProducer, Error> {
         let group = group_name(&self.group)?;
         let handler = self.check_back.ok_or_else(|| Error::Config {
@@ -354,6 +351,7 @@ impl TransactionProducerBuilder {
             config: self.config,
         });
         tokio::spawn(check_back::run(Arc::clone(&inner), handler, questions));
+        inner.sender.client.shared().introduce().await;
         Ok(TransactionProducer { inner, membership: Arc::new(Mutex::new(Some(membership))) })
     }
 }

@@ -73,12 +73,6 @@ fn fields(seen: &Seen) -> (&str, &str, bool) {
     (seen.field("commitOrRollback"), seen.field("fromTransactionCheck"), seen.command.is_oneway())
 }
 
-/// Connects the producer without a transaction, so that the broker can ask it.
-async fn introduce(broker: &FakeBroker, producer: &TransactionProducer) {
-    drop(producer.prepare(message()).await.unwrap().leave_open());
-    broker.wait_nth(END, 1).await;
-}
-
 #[tokio::test]
 async fn a_commit_is_prepared_then_said_and_confirmed() {
     let broker = broker().await;
@@ -249,14 +243,13 @@ async fn a_refusal_that_names_no_decision_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn the_handler_answers_for_transactions_that_this_process_does_not_know() {
+async fn a_producer_that_has_sent_nothing_answers_for_transactions_of_a_dead_process() {
     let broker = broker().await;
     let client = broker.client().await;
     let records = Records::saying(LocalOutcome::Commit);
-    let producer = records.start(&client).await;
-    introduce(&broker, &producer).await;
+    let _producer = records.start(&client).await;
     broker.push(&check_back("pay", "of-a-dead-process"));
-    let end = broker.wait_nth(END, 2).await;
+    let end = broker.wait_nth(END, 1).await;
     assert_eq!(fields(&end), (COMMIT, "true", false));
     assert_eq!((end.field("tranStateTableOffset"), end.field("commitLogOffset")), ("7", "700"));
     assert_eq!((end.field("msgId"), end.field("transactionId")), ("of-a-dead-process", "tx-id"));
@@ -267,13 +260,12 @@ async fn the_handler_answers_for_transactions_that_this_process_does_not_know() 
 async fn a_check_back_reaches_a_producer_whose_connection_was_lost() {
     let mut broker = broker().await;
     let client = broker.client().await;
-    let producer = Records::saying(LocalOutcome::Rollback).start(&client).await;
-    introduce(&broker, &producer).await;
+    let _producer = Records::saying(LocalOutcome::Rollback).start(&client).await;
     broker.go_down().await;
     broker.come_back().await;
     broker.wait_until("a new heartbeat", |memory| (!memory.queues.greeted().is_empty()).then_some(())).await;
     broker.push(&check_back("pay", "k"));
-    assert_eq!(fields(&broker.wait_nth(END, 2).await), (ROLLBACK, "true", false));
+    assert_eq!(fields(&broker.wait_nth(END, 1).await), (ROLLBACK, "true", false));
 }
 
 #[tokio::test]
@@ -295,10 +287,9 @@ async fn a_handler_that_fails_answers_unknown() {
     let client = broker.client().await;
     let records = Records::saying(LocalOutcome::Commit);
     *records.says.lock().unwrap() = Err("no database".to_owned());
-    let producer = records.start(&client).await;
-    introduce(&broker, &producer).await;
+    let _producer = records.start(&client).await;
     broker.push(&check_back("pay", "k"));
-    assert_eq!(fields(&broker.wait_nth(END, 2).await), (UNKNOWN, "true", true));
+    assert_eq!(fields(&broker.wait_nth(END, 1).await), (UNKNOWN, "true", true));
 }
 
 #[tokio::test]
@@ -311,12 +302,11 @@ async fn a_handler_that_panics_or_hangs_answers_unknown() {
             assert_ne!(half.unique_key(), Some("panics"), "as the test wants it");
             std::future::pending().await
         });
-    let producer = producer.start().await.unwrap();
-    introduce(&broker, &producer).await;
+    let _producer = producer.start().await.unwrap();
     broker.push(&check_back("pay", "panics"));
-    assert_eq!(fields(&broker.wait_nth(END, 2).await), (UNKNOWN, "true", true));
+    assert_eq!(fields(&broker.wait_nth(END, 1).await), (UNKNOWN, "true", true));
     broker.push(&check_back("pay", "hangs"));
-    assert_eq!(fields(&broker.wait_nth(END, 3).await), (UNKNOWN, "true", true));
+    assert_eq!(fields(&broker.wait_nth(END, 2).await), (UNKNOWN, "true", true));
 }
 
 #[tokio::test]
@@ -350,6 +340,15 @@ async fn a_transaction_beyond_the_bound_waits_and_then_is_not_begun() {
     assert!(saturated, "{error}");
     assert!(prepared.rollback().await.unwrap().is_rolled_back());
     assert!(decide(&producer, LocalOutcome::Commit).await.unwrap().is_committed());
+}
+
+#[tokio::test]
+async fn a_producer_that_is_dropped_takes_itself_off() {
+    let broker = broker().await;
+    let client = broker.client().await;
+    drop(Records::saying(LocalOutcome::Unknown).start(&client).await);
+    let left = broker.wait_nth(RequestCode::UNREGISTER_CLIENT, 1).await;
+    assert_eq!((left.field("producerGroup"), left.command.is_oneway()), ("pay", true));
 }
 
 #[tokio::test]

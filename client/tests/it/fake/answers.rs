@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use mezzo_protocol::ids::{OffsetMessageId, PhysicalOffset};
+use mezzo_protocol::remoting::body::cluster::ClusterInfo;
 use mezzo_protocol::remoting::body::consumer_list::ConsumerList;
 use mezzo_protocol::remoting::body::heartbeat::HeartbeatData;
 use mezzo_protocol::remoting::body::route::{BrokerData, KeyStyle, QueueData, TopicRouteData};
@@ -76,6 +77,11 @@ impl Queues {
                 Some(queues) => reply(ResponseCode::SUCCESS).with_body(route(address, *queues)),
                 None => reply(ResponseCode::TOPIC_NOT_EXIST),
             },
+            RequestCode::GET_BROKER_CLUSTER_INFO => {
+                let broker_addr_table = BTreeMap::from([(BROKER.to_owned(), broker_data(address))]);
+                let info = ClusterInfo { broker_addr_table, ..ClusterInfo::default() };
+                reply(ResponseCode::SUCCESS).with_body(info.encode(KeyStyle::Unquoted))
+            }
             RequestCode::HEART_BEAT => {
                 let heartbeat = HeartbeatData::decode(&request.body).unwrap();
                 for consumer in &heartbeat.consumer_data_set {
@@ -165,13 +171,17 @@ fn route(address: SocketAddr, queues: u32) -> Vec<u8> {
             perm: 6,
             topic_sys_flag: 0,
         }],
-        broker_datas: vec![BrokerData {
-            cluster: "c".into(),
-            broker_name: BROKER.into(),
-            broker_addrs: BTreeMap::from([(0, address.to_string())]),
-            zone_name: None,
-            enable_acting_master: false,
-        }],
+        broker_datas: vec![broker_data(address)],
     };
     data.encode(KeyStyle::Unquoted)
+}
+
+fn broker_data(address: SocketAddr) -> BrokerData {
+    BrokerData {
+        cluster: "c".into(),
+        broker_name: BROKER.into(),
+        broker_addrs: BTreeMap::from([(0, address.to_string())]),
+        zone_name: None,
+        enable_acting_master: false,
+    }
 }
