@@ -11,6 +11,10 @@ use super::wheel::{Links, NONE, Wheel};
 use crate::format::record::ParkReason;
 use crate::options::CheckPolicy;
 
+/// An END that a producer sends just within its timeout is on its way when the timeout ends; asking then would only
+/// cross it. So the first ask comes this much later.
+const FIRST_ASK_SLACK_MS: u64 = 500;
+
 /// State of a transaction that is not decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenState {
@@ -227,7 +231,8 @@ impl Table {
             return;
         }
         let first = if row.immunity_ms > 0 { u64::from(row.immunity_ms) } else { self.policy.timeout_ms };
-        let wait = if row.asks == 0 { first } else { self.policy.interval_ms };
+        let wait =
+            if row.asks == 0 { first.saturating_add(FIRST_ASK_SLACK_MS) } else { self.policy.interval_ms };
         let at = row.touched_at_ms.saturating_add(wait);
         self.arm_at(id, at);
     }
@@ -332,8 +337,8 @@ mod tests {
         let mut table = Table::new(CheckPolicy::default());
         table.start(1_000_000);
         table.insert(row(5, 1_000_000), &group());
-        assert!(table.due(1_005_999, 10).is_empty());
-        let due = table.due(1_006_064, 10);
+        assert!(table.due(1_006_499, 10).is_empty());
+        let due = table.due(1_006_564, 10);
         assert_eq!(due.len(), 1);
         assert_eq!(due[0].transaction.origin, PhysicalOffset(5));
         assert_eq!(due[0].exhausted, None);
