@@ -33,7 +33,10 @@ impl Default for Alarm {
 impl Alarm {
     /// There will be something to do at `at`.
     pub(crate) fn set(&self, at: Timestamp) {
-        if self.announced_ms.fetch_min(at.as_ms(), Ordering::AcqRel) > at.as_ms() {
+        // mostly there is an earlier time already, and reading does not take the line from other threads
+        if self.announced_ms.load(Ordering::Relaxed) > at.as_ms()
+            && self.announced_ms.fetch_min(at.as_ms(), Ordering::AcqRel) > at.as_ms()
+        {
             self.bell.notify_one();
         }
     }

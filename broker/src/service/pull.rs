@@ -1,7 +1,10 @@
 //! Reads messages of one queue for a consumer. What a consumer gets are patched copies of the stored bytes: queue
 //! offset, position, visible time, the broker's address, and for a committed half message its origin.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use mezzo_protocol::{
@@ -158,5 +161,14 @@ pub(crate) fn deliver(
         prepared_transaction_offset,
         transaction,
     };
-    record::patch(out.get_mut(start..).unwrap_or_default(), &delivery).inspect_err(|_| out.truncate(start))
+    let patched = match record::patch(out.get_mut(start..).unwrap_or_default(), &delivery) {
+        // stored while the broker had an IPv4 address: no room for the one it has now
+        Err(_) if host.is_ipv6() => {
+            let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), host.port());
+            let delivery = record::Delivery { store_host: nowhere, ..delivery };
+            record::patch(out.get_mut(start..).unwrap_or_default(), &delivery)
+        }
+        patched => patched,
+    };
+    patched.inspect_err(|_| out.truncate(start))
 }

@@ -150,8 +150,7 @@ impl From<EncodeError> for SendError {
 /// Checks a send and puts its messages into `batch`.
 ///
 /// # Errors
-/// [`SendError`]; `batch` is unchanged then, but for messages of a batch before its first bad one, which the caller's
-/// own check of the whole batch excludes.
+/// [`SendError`]; `batch` is unchanged then.
 pub(crate) fn send(
     services: &Services,
     now: Timestamp,

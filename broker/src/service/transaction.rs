@@ -159,35 +159,56 @@ pub(crate) async fn drive(services: Arc<Services>, mut stop: Stop) {
 pub(crate) fn look(services: &Services, now: Timestamp) -> Result<Option<Timestamp>, StorageError> {
     let service = &services.transactions;
     service.lock().refresh_members(services, now);
+    let mut records = Records::default();
     let mut more = true;
-    let mut batch = Batch::default();
-    let mut counted = Vec::new();
     for _ in 0..DUE_BATCHES_MAX {
-        let due = services.store.due_checks(now, DUE_BATCH);
-        more = due.len() == DUE_BATCH;
         let asks = {
             let mut state = service.lock();
+            // what was answered is recorded before it is due again, or the log would know of one ask less
+            let mut asks = state.carry_out(services, now, &mut records);
+            records.append(services, now)?;
+            let due = services.store.due_checks(now, DUE_BATCH);
+            more = due.len() == DUE_BATCH;
             state.machine.handle_due(now, due.into_iter().map(describe));
             state.machine.handle_timeout(now);
-            state.carry_out(services, now, &mut batch, &mut counted)
+            asks.append(&mut state.carry_out(services, now, &mut records));
+            asks
         };
-        service.ask_all(services, now, asks, &mut batch, &mut counted);
+        service.ask_all(services, now, asks, &mut records);
         if !more {
             break;
         }
     }
-    if !counted.is_empty() {
-        batch.push(Operation::Asked(counted));
-    }
-    if !batch.is_empty() {
-        services.store.append(now, &mut batch)?;
-        services.store.request_sync();
-    }
+    records.append(services, now)?;
     if more {
         return Ok(Some(now));
     }
     let waiting = service.lock().machine.next_timeout();
     Ok([waiting, services.store.next_check_at()].into_iter().flatten().min())
+}
+
+/// What is to be recorded in the log.
+#[derive(Default)]
+struct Records {
+    batch: Batch,
+    counted: Vec<PhysicalOffset>,
+}
+
+impl Records {
+    /// Appends everything so far. Nobody waits for it to be durable: a lost count is one ask more.
+    fn append(&mut self, services: &Services, now: Timestamp) -> Result<(), StorageError> {
+        if !self.counted.is_empty() {
+            self.batch.push(Operation::Asked(std::mem::take(&mut self.counted)));
+        }
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let appended = services.store.append(now, &mut self.batch);
+        self.batch.clear();
+        appended?;
+        services.store.request_sync();
+        Ok(())
+    }
 }
 
 fn describe(check: DueCheck) -> Due {
@@ -231,13 +252,7 @@ impl State {
     }
 
     /// Carries out the machine's effects, except the asks, which need reading and no lock.
-    fn carry_out(
-        &mut self,
-        services: &Services,
-        now: Timestamp,
-        batch: &mut Batch,
-        counted: &mut Vec<PhysicalOffset>,
-    ) -> Vec<Ask> {
+    fn carry_out(&mut self, services: &Services, now: Timestamp, records: &mut Records) -> Vec<Ask> {
         let mut asks = Vec::new();
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
@@ -245,13 +260,13 @@ impl State {
                     Some(channel) => asks.push(Ask { origin, connection, channel: Arc::clone(channel) }),
                     None => self.machine.handle_closed(now, connection, 0),
                 },
-                Effect::Count(origin) => counted.push(origin),
+                Effect::Count(origin) => records.counted.push(origin),
                 Effect::Reschedule(origin, at) => services.store.reschedule(origin, at),
                 Effect::Park(origin, Exhausted::Asked) => {
-                    batch.push(Operation::Park { origin, reason: ParkReason::CheckMax });
+                    records.batch.push(Operation::Park { origin, reason: ParkReason::CheckMax });
                 }
                 Effect::Park(origin, Exhausted::TooOld) => {
-                    batch.push(Operation::Park { origin, reason: ParkReason::MaxAge });
+                    records.batch.push(Operation::Park { origin, reason: ParkReason::MaxAge });
                 }
             }
         }
@@ -261,14 +276,7 @@ impl State {
 
 impl TransactionService {
     /// Sends asks, and those that take the place of asks that could not be sent.
-    fn ask_all(
-        &self,
-        services: &Services,
-        now: Timestamp,
-        mut asks: Vec<Ask>,
-        batch: &mut Batch,
-        counted: &mut Vec<PhysicalOffset>,
-    ) {
+    fn ask_all(&self, services: &Services, now: Timestamp, mut asks: Vec<Ask>, records: &mut Records) {
         while !asks.is_empty() {
             let mut speakers = HashMap::new();
             let asked: Vec<_> = asks
@@ -287,7 +295,7 @@ impl TransactionService {
                     Asking::Gone => state.machine.handle_gone(now, origin),
                 }
             }
-            asks = state.carry_out(services, now, batch, counted);
+            asks = state.carry_out(services, now, records);
         }
     }
 }

@@ -6,7 +6,7 @@ use mezzo_protocol::{
     remoting::RemotingCommand,
 };
 
-use crate::wire::{TestBroker, Wire, bodies, messages, send_fields};
+use crate::wire::{PATIENCE, TestBroker, Wire, bodies, messages, send_fields};
 
 /// Short times and few asks.
 const CHECKS: [&str; 3] =
@@ -157,7 +157,9 @@ fn unknown_is_asked_check_max_times_then_parked_and_a_late_end_still_decides() {
         assert_eq!((reply.code, reply.ext_value("mezzoOutcome")), (0, Some("PREPARED")));
     }
     broker.advance(2_100);
+    let begin = std::time::Instant::now();
     loop {
+        assert!(begin.elapsed() < PATIENCE, "it is not parked");
         let reply = wire.call(37, &end_fields(&origin, "0", "false"), b"");
         if reply.ext_value("mezzoOutcome") == Some("IN_DOUBT") {
             break;

@@ -12,7 +12,7 @@
 //!   is due the next time. It is then asked once whenever a new connection of its group appears, and that counts nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     hash::Hash,
 };
 
@@ -21,10 +21,18 @@ use mezzo_protocol::{
     time::Timestamp,
 };
 
-use super::{back_off::next_ask_after_ms, members::Members};
+use super::{
+    back_off::next_ask_after_ms,
+    members::Members,
+    waiting_room::{Waiting, WaitingRoom},
+};
 
 /// A connection that did not take an ask gets none for this long.
 const CONGESTED_MS: u64 = 200;
+
+/// How long IN_DOUBT transactions wait to be asked about after a new connection of their group appeared. It is bounded
+/// by the rate only, so this is long enough for all of them.
+const DOUBTFUL_WAITS_MS: u64 = 600_000;
 
 /// How much may be asked, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,19 +89,6 @@ pub(crate) enum Effect<C> {
     Park(PhysicalOffset, Exhausted),
 }
 
-/// Waiting to be asked.
-#[derive(Debug, Clone)]
-struct Waiting {
-    group: GroupName,
-    /// Lower was due earlier.
-    order: u64,
-    asks: u32,
-    /// IN_DOUBT: asked once, counted never.
-    doubtful: bool,
-    /// It was asked before and that ask is still without answer.
-    asked: bool,
-}
-
 /// Asked, not answered.
 #[derive(Debug, Clone)]
 struct Asked<C> {
@@ -101,6 +96,8 @@ struct Asked<C> {
     connection: C,
     /// What must have been heard from the connection for the ask to count; `None` while it is not known to be sent.
     mark: Option<u64>,
+    /// It is given up at this time: the transaction would have been due again before, were it still to be asked about.
+    until: Timestamp,
 }
 
 impl<C> Asked<C> {
@@ -115,14 +112,9 @@ impl<C> Asked<C> {
 pub(crate) struct CheckBack<C> {
     bounds: Bounds,
     members: Members<C>,
-    waiting: HashMap<PhysicalOffset, Waiting>,
-    /// What waits, per group, in due order.
-    queues: HashMap<GroupName, BTreeMap<u64, PhysicalOffset>>,
-    /// Head of each queue whose group may have a member with room.
-    heads: BTreeSet<(u64, GroupName)>,
+    waiting: WaitingRoom,
     asked: HashMap<PhysicalOffset, Asked<C>>,
-    /// When an unanswered ask about an IN_DOUBT transaction is given up.
-    doubtful_until: BTreeSet<(Timestamp, PhysicalOffset)>,
+    asked_until: BTreeSet<(Timestamp, PhysicalOffset)>,
     effects: VecDeque<Effect<C>>,
     next_order: u64,
     /// Thousandths of an ask that may be sent now, as of `refilled_at`.
@@ -137,11 +129,9 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         Self {
             bounds,
             members: Members::new(bounds.unanswered_per_connection),
-            waiting: HashMap::new(),
-            queues: HashMap::new(),
-            heads: BTreeSet::new(),
+            waiting: WaitingRoom::new(bounds.waiting),
             asked: HashMap::new(),
-            doubtful_until: BTreeSet::new(),
+            asked_until: BTreeSet::new(),
             effects: VecDeque::new(),
             next_order: 0,
             tokens_milli: u64::from(bounds.asks_per_second.max(1)) * 1000,
@@ -169,14 +159,14 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
                 (false, false) => None,
             };
             if let Some(reason) = exhausted {
-                self.take_waiting(origin);
+                self.waiting.leave(origin);
                 self.effects.push_back(Effect::Park(origin, reason));
                 continue;
             }
             let later = now.saturating_add_ms(next_ask_after_ms(self.bounds.check_interval_ms, asks));
             self.effects.push_back(Effect::Reschedule(origin, later));
-            let order = self.new_order();
-            self.enqueue(origin, Waiting { group, order, asks, doubtful: false, asked: asked_before });
+            let (order, until) = (self.new_order(), self.give_up_at(later));
+            self.enqueue(origin, Waiting { group, order, asks, doubtful: false, asked: asked_before, until });
         }
         self.ask_waiting(now);
     }
@@ -186,7 +176,8 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     pub(crate) fn handle_joined(&mut self, now: Timestamp, group: &GroupName, connection: C) -> bool {
         let new = self.members.join(group, connection);
         if new {
-            self.group_has_room(group);
+            self.waiting.set_members(group, true);
+            self.waiting.unblock(group);
             self.ask_waiting(now);
         }
         new
@@ -201,9 +192,9 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     ) {
         for origin in origins {
             if !self.asked.contains_key(&origin) {
-                let order = self.new_order();
-                let group = group.clone();
-                self.enqueue(origin, Waiting { group, order, asks: 0, doubtful: true, asked: false });
+                let (order, group) = (self.new_order(), group.clone());
+                let until = now.saturating_add_ms(DOUBTFUL_WAITS_MS);
+                self.enqueue(origin, Waiting { group, order, asks: 0, doubtful: true, asked: false, until });
             }
         }
         self.ask_waiting(now);
@@ -212,6 +203,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     /// `connection` speaks for `group` no longer, but is still there.
     pub(crate) fn handle_left(&mut self, group: &GroupName, connection: C) {
         self.members.leave(group, connection);
+        self.waiting.set_members(group, self.members.has_any(group));
     }
 
     /// `connection` closed, after everything up to `heard` had been heard from it. What it was asked counts if it was
@@ -219,11 +211,17 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     pub(crate) fn handle_closed(&mut self, now: Timestamp, connection: C, heard: u64) {
         self.members.heard(connection, heard);
         let heard = self.members.heard_from(connection);
-        for origin in self.members.close(connection) {
+        let (groups, unanswered) = self.members.close(connection);
+        for group in groups {
+            self.waiting.set_members(&group, self.members.has_any(&group));
+        }
+        for origin in unanswered {
             let Some(asked) = self.asked.remove(&origin) else { continue };
+            self.asked_until.remove(&(asked.until, origin));
             if asked.waiting.doubtful {
-                self.doubtful_until.retain(|&(_, other)| other != origin);
-            } else if asked.counts(heard) {
+                continue;
+            }
+            if asked.counts(heard) {
                 // its later time is set already
                 self.effects.push_back(Effect::Count(origin));
             } else {
@@ -258,8 +256,8 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         let answered = match self.take_asked(origin) {
             Some(asked) => Some(asked.waiting),
             // a late answer, while the transaction waits to be asked again
-            None if !unknown || self.waiting.get(&origin).is_some_and(|waiting| waiting.asked) => {
-                self.take_waiting(origin)
+            None if !unknown || self.waiting.get(origin).is_some_and(|waiting| waiting.asked) => {
+                self.waiting.leave(origin)
             }
             None => None,
         };
@@ -276,7 +274,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
 
     /// The transaction turned out to be decided, or is not to be asked for another reason.
     pub(crate) fn handle_gone(&mut self, now: Timestamp, origin: PhysicalOffset) {
-        self.take_waiting(origin);
+        self.waiting.leave(origin);
         if self.take_asked(origin).is_some() {
             self.ask_waiting(now);
         }
@@ -287,16 +285,13 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         if self.forgive_at.is_some_and(|at| at <= now) {
             self.forgive_at = None;
             self.members.forgive();
-            let groups: Vec<GroupName> = self.queues.keys().cloned().collect();
-            for group in groups {
-                self.group_has_room(&group);
-            }
+            self.waiting.unblock_all();
         }
-        while let Some(&(until, origin)) = self.doubtful_until.first() {
+        self.waiting.expire(now);
+        while let Some(&(until, origin)) = self.asked_until.first() {
             if until > now {
                 break;
             }
-            self.doubtful_until.pop_first();
             self.take_asked(origin);
         }
         self.ask_waiting(now);
@@ -306,10 +301,12 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
         let rate = u64::from(self.bounds.asks_per_second.max(1));
         let missing = 1000_u64.saturating_sub(self.tokens_milli);
-        let token_at = (!self.heads.is_empty())
+        let token_at = self
+            .waiting
+            .is_ready()
             .then(|| self.refilled_at.saturating_add_ms(missing.div_ceil(rate).max(1)));
-        let doubtful = self.doubtful_until.first().map(|&(until, _)| until);
-        [token_at, doubtful, self.forgive_at].into_iter().flatten().min()
+        let given_up = self.asked_until.first().map(|&(until, _)| until);
+        [token_at, given_up, self.forgive_at].into_iter().flatten().min()
     }
 
     /// Hands out the next effect, oldest first.
@@ -333,82 +330,52 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         self.next_order
     }
 
-    /// Puts a transaction where its order says, unless it waits already or too many do.
-    fn enqueue(&mut self, origin: PhysicalOffset, waiting: Waiting) {
-        if self.waiting.contains_key(&origin) || self.waiting.len() >= self.bounds.waiting {
-            return;
-        }
-        let group = waiting.group.clone();
-        let queue = self.queues.entry(group.clone()).or_default();
-        if let Some((&head, _)) = queue.first_key_value() {
-            self.heads.remove(&(head, group.clone()));
-        }
-        queue.insert(waiting.order, origin);
-        self.waiting.insert(origin, waiting);
-        self.group_has_room(&group);
+    /// A while after a transaction would have been due at `later`.
+    fn give_up_at(&self, later: Timestamp) -> Timestamp {
+        later.saturating_add_ms(self.bounds.check_interval_ms)
     }
 
-    fn take_waiting(&mut self, origin: PhysicalOffset) -> Option<Waiting> {
-        let waiting = self.waiting.remove(&origin)?;
-        let Some(queue) = self.queues.get_mut(&waiting.group) else { return Some(waiting) };
-        queue.remove(&waiting.order);
-        let was_head = self.heads.remove(&(waiting.order, waiting.group.clone()));
-        match queue.first_key_value() {
-            None => {
-                self.queues.remove(&waiting.group);
-            }
-            Some((&head, _)) if was_head => {
-                self.heads.insert((head, waiting.group.clone()));
-            }
-            Some(_) => {}
-        }
-        Some(waiting)
+    /// Lets a transaction wait. Where the room is full it comes back when it is due the next time.
+    fn enqueue(&mut self, origin: PhysicalOffset, waiting: Waiting) {
+        let has_members = self.members.has_any(&waiting.group);
+        self.waiting.enter(origin, waiting, has_members);
     }
 
     fn take_asked(&mut self, origin: PhysicalOffset) -> Option<Asked<C>> {
         let asked = self.asked.remove(&origin)?;
-        if asked.waiting.doubtful {
-            self.doubtful_until.retain(|&(_, other)| other != origin);
-        }
-        let freed = self.members.settle(asked.connection, origin).to_vec();
-        for group in &freed {
-            self.group_has_room(group);
+        self.asked_until.remove(&(asked.until, origin));
+        for group in self.members.settle(asked.connection, origin) {
+            self.waiting.unblock(group);
         }
         Some(asked)
-    }
-
-    fn group_has_room(&mut self, group: &GroupName) {
-        if let Some((&head, _)) = self.queues.get(group).and_then(BTreeMap::first_key_value) {
-            self.heads.insert((head, group.clone()));
-        }
     }
 
     /// Asks as much as members, their open asks and the rate allow, in due order.
     fn ask_waiting(&mut self, now: Timestamp) {
         self.refill(now);
         while self.tokens_milli >= 1000 {
-            let Some((order, group)) = self.heads.first().cloned() else { return };
+            let Some(group) = self.waiting.first_group().cloned() else { return };
             let Some(connection) = self.members.take_turn(&group) else {
-                self.heads.remove(&(order, group));
+                self.waiting.block(&group);
                 continue;
             };
-            let head = self.queues.get(&group).and_then(|queue| queue.get(&order)).copied();
-            let Some((origin, waiting)) = head.and_then(|origin| Some((origin, self.take_waiting(origin)?)))
+            let head = self.waiting.head(&group);
+            let Some((origin, waiting)) = head.and_then(|origin| Some((origin, self.waiting.leave(origin)?)))
             else {
-                self.heads.remove(&(order, group));
+                self.waiting.block(&group);
                 continue;
             };
             self.tokens_milli -= 1000;
             let after = next_ask_after_ms(self.bounds.check_interval_ms, waiting.asks);
             let later = now.saturating_add_ms(after);
             self.effects.push_back(Effect::Ask { origin, connection });
-            if waiting.doubtful {
-                self.doubtful_until.insert((later, origin));
-            } else {
+            let until = if waiting.doubtful { later } else { self.give_up_at(later) };
+            if !waiting.doubtful {
                 self.effects.push_back(Effect::Reschedule(origin, later));
             }
             self.members.ask(connection, origin);
-            self.asked.insert(origin, Asked { waiting, connection, mark: None });
+            self.asked_until.insert((until, origin));
+            self.asked.insert(origin, Asked { waiting, connection, mark: None, until });
         }
     }
 

@@ -61,13 +61,18 @@ impl<C: Copy + Ord + Hash> Members<C> {
         self.drop_from_group(group, connection);
     }
 
-    /// `connection` is gone. Gives back what it was asked and did not answer, oldest transaction first.
-    pub(crate) fn close(&mut self, connection: C) -> BTreeSet<PhysicalOffset> {
-        let Some(member) = self.members.remove(&connection) else { return BTreeSet::new() };
+    /// `connection` is gone. Gives back its groups, and what it was asked and did not answer, oldest transaction first.
+    pub(crate) fn close(&mut self, connection: C) -> (Vec<GroupName>, BTreeSet<PhysicalOffset>) {
+        let member = self.members.remove(&connection).unwrap_or_default();
         for group in &member.groups {
             self.drop_from_group(group, connection);
         }
-        member.unanswered
+        (member.groups, member.unanswered)
+    }
+
+    /// Whether anybody speaks for `group`.
+    pub(crate) fn has_any(&self, group: &GroupName) -> bool {
+        self.groups.contains_key(group)
     }
 
     fn drop_from_group(&mut self, group: &GroupName, connection: C) {
@@ -186,7 +191,7 @@ mod tests {
         members.ask(1, PhysicalOffset(20));
         members.ask(1, PhysicalOffset(10));
         assert_eq!(
-            members.close(1).into_iter().collect::<Vec<_>>(),
+            members.close(1).1.into_iter().collect::<Vec<_>>(),
             [PhysicalOffset(10), PhysicalOffset(20)]
         );
         assert_eq!(members.take_turn(&a), None);

@@ -11,3 +11,4 @@
 pub(crate) mod back_off;
 pub(crate) mod check_back;
 pub(crate) mod members;
+pub(crate) mod waiting_room;

@@ -91,8 +91,9 @@ fn check_with(bounds: Bounds, events: &[Event], expected: &[&str]) -> CheckBack<
     }
     assert_eq!(effects, expected);
     let (waiting, asked) = machine.sizes();
-    assert_eq!(waiting, machine.queues.values().map(BTreeMap::len).sum::<usize>());
     assert_eq!(asked, machine.members.unanswered());
+    assert_eq!(asked, machine.asked_until.len());
+    assert!(waiting <= bounds.waiting);
     machine
 }
 
@@ -305,7 +306,7 @@ fn a_connection_that_does_not_take_an_ask_is_passed_over_for_a_while() {
             "2 at 1300",
         ],
     );
-    assert_eq!(machine.next_timeout(), None);
+    assert_eq!(machine.next_timeout(), Some(ms(2_300)));
 }
 
 #[test]
@@ -346,4 +347,41 @@ fn what_does_not_fit_the_waiting_room_comes_back_when_due_again() {
 #[test]
 fn a_member_that_left_is_not_asked_for_that_group() {
     check(&[Joined(0, "g", 7), Left("g", 7), DueNow(100, &[(1, "g", 0)])], &["1 at 1100"]);
+}
+
+#[test]
+fn groups_that_nobody_speaks_for_do_not_keep_out_those_that_can_be_asked() {
+    check(
+        &[
+            Joined(0, "h", 8),
+            DueNow(100, &[(1, "g", 0), (2, "g", 0), (3, "g", 0), (4, "g", 0)]),
+            DueNow(200, &[(5, "h", 0), (6, "h", 0), (7, "h", 0)]),
+            Decided(300, 5),
+        ],
+        &[
+            "1 at 1100",
+            "2 at 1100",
+            "3 at 1100",
+            "4 at 1100",
+            "5 at 1200",
+            "6 at 1200",
+            "7 at 1200",
+            "5 asked at c8",
+            "5 at 1200",
+            "6 asked at c8",
+            "6 at 1200",
+            "7 asked at c8",
+            "7 at 1300",
+        ],
+    );
+}
+
+#[test]
+fn an_ask_that_nobody_answers_frees_its_place_even_if_the_transaction_was_decided_otherwise() {
+    let machine = check(
+        &[Joined(0, "g", 7), DueNow(100, &[(1, "g", 0), (2, "g", 0), (3, "g", 0)]), Time(2_099), Time(2_100)],
+        &["1 at 1100", "2 at 1100", "3 at 1100", "1 asked at c7", "1 at 1100", "2 asked at c7", "2 at 1100"],
+    );
+    // the third was not due again either: it was decided while it waited
+    assert_eq!(machine.sizes(), (0, 0));
 }

@@ -1,0 +1,243 @@
+//! Transactions that are due and cannot be asked about yet, in due order per producer group. The room is bounded, and
+//! nobody who could be asked is kept out by those who cannot: where it is full, the newest entry of a group without
+//! members makes way. Whoever leaves the room unasked comes back when the log says that it is due again; an entry that
+//! does not come back was decided meanwhile, and is forgotten.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use mezzo_protocol::{
+    ids::{GroupName, PhysicalOffset},
+    time::Timestamp,
+};
+
+/// A transaction that waits to be asked about.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiting {
+    /// Whose members are asked.
+    pub(crate) group: GroupName,
+    /// Lower was due earlier.
+    pub(crate) order: u64,
+    /// Asks that have counted so far.
+    pub(crate) asks: u32,
+    /// IN_DOUBT: asked once, counted never.
+    pub(crate) doubtful: bool,
+    /// It was asked before and that ask is still without answer.
+    pub(crate) asked: bool,
+    /// It is forgotten at this time: it would have been due again before, were it still undecided.
+    pub(crate) until: Timestamp,
+}
+
+/// What waits.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingRoom {
+    capacity: usize,
+    entries: HashMap<PhysicalOffset, Waiting>,
+    /// What waits, per group, in due order.
+    queues: HashMap<GroupName, BTreeMap<u64, PhysicalOffset>>,
+    /// Head of each queue whose group may have a member with room.
+    heads: BTreeSet<(u64, GroupName)>,
+    /// Entries of groups that nobody speaks for.
+    memberless: BTreeSet<(u64, PhysicalOffset)>,
+    expiries: BTreeSet<(Timestamp, PhysicalOffset)>,
+}
+
+impl WaitingRoom {
+    /// An empty room for `capacity` entries.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { capacity, ..Self::default() }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        assert_eq!(self.entries.len(), self.queues.values().map(BTreeMap::len).sum::<usize>());
+        assert_eq!(self.entries.len(), self.expiries.len());
+        self.entries.len()
+    }
+
+    /// The entry of a transaction.
+    pub(crate) fn get(&self, origin: PhysicalOffset) -> Option<&Waiting> {
+        self.entries.get(&origin)
+    }
+
+    /// Lets a transaction in, at the place its order says. One that waits already keeps its place. False if the room is
+    /// full of entries that could all be asked about, or that are no newer.
+    pub(crate) fn enter(&mut self, origin: PhysicalOffset, entry: Waiting, has_members: bool) -> bool {
+        if let Some(known) = self.entries.get_mut(&origin) {
+            self.expiries.remove(&(known.until, origin));
+            known.until = known.until.max(entry.until);
+            self.expiries.insert((known.until, origin));
+            return true;
+        }
+        if self.entries.len() >= self.capacity {
+            let newest = if has_members { self.memberless.last().copied() } else { None };
+            let Some((_, newest)) = newest else { return false };
+            self.leave(newest);
+        }
+        let (group, order) = (entry.group.clone(), entry.order);
+        let queue = self.queues.entry(group.clone()).or_default();
+        if let Some((&head, _)) = queue.first_key_value() {
+            self.heads.remove(&(head, group.clone()));
+        }
+        queue.insert(order, origin);
+        if !has_members {
+            self.memberless.insert((order, origin));
+        }
+        self.expiries.insert((entry.until, origin));
+        self.entries.insert(origin, entry);
+        self.unblock(&group);
+        true
+    }
+
+    /// Takes a transaction out.
+    pub(crate) fn leave(&mut self, origin: PhysicalOffset) -> Option<Waiting> {
+        let entry = self.entries.remove(&origin)?;
+        self.memberless.remove(&(entry.order, origin));
+        self.expiries.remove(&(entry.until, origin));
+        let Some(queue) = self.queues.get_mut(&entry.group) else { return Some(entry) };
+        queue.remove(&entry.order);
+        let was_head = self.heads.remove(&(entry.order, entry.group.clone()));
+        match queue.first_key_value() {
+            None => {
+                self.queues.remove(&entry.group);
+            }
+            Some((&head, _)) if was_head => {
+                self.heads.insert((head, entry.group.clone()));
+            }
+            Some(_) => {}
+        }
+        Some(entry)
+    }
+
+    /// The group whose head was due first, among those that are not blocked.
+    pub(crate) fn first_group(&self) -> Option<&GroupName> {
+        self.heads.first().map(|(_, group)| group)
+    }
+
+    /// The group's head.
+    pub(crate) fn head(&self, group: &GroupName) -> Option<PhysicalOffset> {
+        self.queues.get(group)?.first_key_value().map(|(_, origin)| *origin)
+    }
+
+    /// Nobody of the group can be asked now.
+    pub(crate) fn block(&mut self, group: &GroupName) {
+        if let Some((&head, _)) = self.queues.get(group).and_then(BTreeMap::first_key_value) {
+            self.heads.remove(&(head, group.clone()));
+        }
+    }
+
+    /// Somebody of the group may be asked again.
+    pub(crate) fn unblock(&mut self, group: &GroupName) {
+        if let Some((&head, _)) = self.queues.get(group).and_then(BTreeMap::first_key_value) {
+            self.heads.insert((head, group.clone()));
+        }
+    }
+
+    /// Every group with something waiting may be tried again.
+    pub(crate) fn unblock_all(&mut self) {
+        for (group, queue) in &self.queues {
+            if let Some((&head, _)) = queue.first_key_value() {
+                self.heads.insert((head, group.clone()));
+            }
+        }
+    }
+
+    /// The group has its first member, or has lost its last one.
+    pub(crate) fn set_members(&mut self, group: &GroupName, has_members: bool) {
+        for (&order, &origin) in self.queues.get(group).into_iter().flatten() {
+            if has_members {
+                self.memberless.remove(&(order, origin));
+            } else {
+                self.memberless.insert((order, origin));
+            }
+        }
+    }
+
+    /// Forgets entries whose time is up.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        while let Some(&(until, origin)) = self.expiries.first() {
+            if until > now {
+                return;
+            }
+            self.leave(origin);
+        }
+    }
+
+    /// Whether some group may be asked.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.heads.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(group: &str, order: u64, until_ms: u64) -> Waiting {
+        Waiting {
+            group: GroupName::new(group).unwrap(),
+            order,
+            asks: 0,
+            doubtful: false,
+            asked: false,
+            until: Timestamp::from_ms(until_ms),
+        }
+    }
+
+    fn enter(room: &mut WaitingRoom, origin: u64, group: &str, order: u64, has_members: bool) -> bool {
+        room.enter(PhysicalOffset(origin), entry(group, order, 100), has_members)
+    }
+
+    fn group(name: &str) -> GroupName {
+        GroupName::new(name).unwrap()
+    }
+
+    #[test]
+    fn a_full_room_lets_in_who_can_be_asked_at_the_cost_of_the_newest_who_cannot() {
+        let mut room = WaitingRoom::new(3);
+        assert!(enter(&mut room, 1, "dead", 1, false));
+        assert!(enter(&mut room, 2, "dead", 2, false));
+        assert!(enter(&mut room, 3, "alive", 3, true));
+        assert!(!enter(&mut room, 4, "dead", 4, false));
+        assert!(enter(&mut room, 5, "alive", 5, true));
+        assert!(room.get(PhysicalOffset(2)).is_none());
+        // now somebody speaks for them: they stay
+        room.set_members(&group("dead"), true);
+        assert!(!enter(&mut room, 6, "alive", 6, true));
+        room.set_members(&group("dead"), false);
+        assert!(enter(&mut room, 6, "alive", 6, true));
+        assert!(!enter(&mut room, 7, "alive", 7, true));
+        assert_eq!(room.len(), 3);
+    }
+
+    #[test]
+    fn heads_come_in_due_order_and_blocked_groups_are_passed_over() {
+        let mut room = WaitingRoom::new(9);
+        enter(&mut room, 10, "a", 2, true);
+        enter(&mut room, 11, "b", 1, true);
+        enter(&mut room, 12, "b", 3, true);
+        assert_eq!(room.first_group(), Some(&group("b")));
+        room.block(&group("b"));
+        assert_eq!(room.first_group(), Some(&group("a")));
+        room.block(&group("a"));
+        assert!(!room.is_ready());
+        room.unblock_all();
+        assert_eq!(room.head(&group("b")), Some(PhysicalOffset(11)));
+        room.leave(PhysicalOffset(11));
+        assert_eq!(room.first_group(), Some(&group("a")));
+        assert_eq!(room.head(&group("b")), Some(PhysicalOffset(12)));
+    }
+
+    #[test]
+    fn an_entry_is_forgotten_unless_it_is_due_again_in_time() {
+        let mut room = WaitingRoom::new(9);
+        enter(&mut room, 1, "g", 1, false);
+        enter(&mut room, 2, "g", 2, false);
+        room.enter(PhysicalOffset(1), entry("g", 3, 200), false);
+        room.expire(Timestamp::from_ms(100));
+        assert_eq!((room.len(), room.head(&group("g"))), (1, Some(PhysicalOffset(1))));
+        assert_eq!(room.get(PhysicalOffset(1)).map(|entry| entry.order), Some(1), "it kept its place");
+        room.expire(Timestamp::from_ms(200));
+        assert_eq!(room.len(), 0);
+    }
+}
