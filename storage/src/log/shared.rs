@@ -129,6 +129,11 @@ impl Log {
         let _ = self.fence.set(reason.into());
     }
 
+    /// Ends all writing in order: nothing failed, nothing more may be appended.
+    pub fn seal(&self) {
+        let _ = self.fence.set("the log was closed in order".to_owned());
+    }
+
     /// Whether a write or a sync has failed.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

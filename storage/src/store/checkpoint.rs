@@ -84,7 +84,8 @@ impl Store {
     pub fn close(&self, now: Timestamp) -> Result<(), StorageError> {
         self.flush_offsets(now)?;
         self.checkpoint(true)?;
-        self.log.fence("closed");
+        self.closed.store(true, Ordering::Release);
+        self.log.seal();
         Ok(())
     }
 

@@ -22,7 +22,7 @@ mod sync;
 mod transactions;
 mod view;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -105,6 +105,8 @@ pub struct Store {
     base: StateFolder,
     checkpoints: StateFolder,
     checkpointing: Mutex<checkpoint::CheckpointState>,
+    /// Closed in order: refusing to append is no failure then.
+    closed: AtomicBool,
     _lock: Box<dyn LockGuard>,
 }
 

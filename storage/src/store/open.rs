@@ -1,7 +1,7 @@
 //! Opening a data folder: base, checkpoint, then the log's tail folded on.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
@@ -201,6 +201,7 @@ impl Store {
             history,
             base: bases,
             checkpoints,
+            closed: AtomicBool::new(false),
             _lock: data_lock,
         };
         if lossy {

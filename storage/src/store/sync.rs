@@ -110,6 +110,9 @@ impl Store {
 
     /// Tells the observer, once per call, when writing has ended.
     pub(super) fn report_if_fenced(&self) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         if let Err(StorageError::Fenced { reason }) = self.log.check() {
             self.observer.fenced(&reason);
         }
