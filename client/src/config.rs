@@ -83,6 +83,9 @@ pub struct ProducerConfig {
     /// `false` favours no duplicates. Halves of transactions and ordered messages are never repeated after an unknown
     /// outcome. Default: true.
     pub retry_unknown: bool,
+    /// Waiting times before another attempt after a broker refused one (it is busy, mostly). Default: 10 ms, doubling
+    /// to 500 ms.
+    pub retry_backoff: BackoffPolicy,
     /// Retries in a burst; later one per ten successful sends. Default: 100.
     pub retry_budget: u32,
     /// Most sends in flight; past it `send` waits. Default: 4,096.
@@ -106,6 +109,7 @@ impl Default for ProducerConfig {
             attempt_timeout_ms: 3_000,
             retries: 2,
             retry_unknown: true,
+            retry_backoff: BackoffPolicy::new(10, 500),
             retry_budget: 100,
             in_flight_max: 4_096,
             in_flight_bytes_max: 64 << 20,

@@ -1,6 +1,7 @@
 //! One connection per address, made on demand and again after a loss, with back-off.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +71,18 @@ pub(crate) struct Pool {
     inbound: mpsc::Sender<Inbound>,
     greeter: Option<Arc<dyn Greeter>>,
     lost: Arc<Notify>,
+    closed: AtomicBool,
+}
+
+/// Closes a connection that its maker gave up before it was handed over: nobody else would.
+struct Unfinished(Option<Arc<Connection>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.close("given up while it was being made");
+        }
+    }
 }
 
 impl Pool {
@@ -81,7 +94,15 @@ impl Pool {
         greeter: Option<Arc<dyn Greeter>>,
         lost: Arc<Notify>,
     ) -> Self {
-        Self { config, reconnect, endpoints: Mutex::default(), inbound, greeter, lost }
+        Self {
+            config,
+            reconnect,
+            endpoints: Mutex::default(),
+            inbound,
+            greeter,
+            lost,
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// The open connection to `address`, or a new one.
@@ -118,9 +139,16 @@ impl Pool {
         match Connection::open(address, &self.config, self.inbound.clone()).await {
             Ok(connection) => {
                 attempts.opened = Some(Instant::now());
+                let mut unfinished = Unfinished(Some(Arc::clone(&connection)));
                 self.greet(&connection, deadline).await;
                 *endpoint.current() = Some(Arc::clone(&connection));
+                unfinished.0 = None;
                 drop(attempts);
+                if self.closed.load(Ordering::SeqCst) {
+                    // Closed meanwhile, when this connection was not in the table yet.
+                    connection.close("the client is shut down");
+                    return Err(RequestError::ShutDown);
+                }
                 self.watch(Arc::clone(&connection));
                 tracing::debug!(%address, "connected");
                 Ok(connection)
@@ -148,8 +176,9 @@ impl Pool {
         endpoints.iter().filter_map(|endpoint| endpoint.open_connection()).collect()
     }
 
-    /// Closes everything.
+    /// Closes everything, for good.
     pub(crate) fn close_all(&self, reason: &str) {
+        self.closed.store(true, Ordering::SeqCst);
         for connection in self.open_connections() {
             connection.close(reason);
         }

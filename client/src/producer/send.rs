@@ -1,6 +1,7 @@
 //! One send, with everything that can go wrong: where to, how many at a time, and whether to try again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mezzo_protocol::ids::{GroupName, MessageQueue};
@@ -8,11 +9,13 @@ use mezzo_protocol::message::sys_flag::{SysFlag, TransactionBits};
 use mezzo_protocol::remoting::header::send_message::SendMessageHeader;
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::receipt::SendReceipt;
 use crate::client::Client;
 use crate::clock::random_seed;
 use crate::config::ProducerConfig;
+use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::queue_selector::{QueueSelector, by_sharding_key};
 use crate::core::retry_budget::RetryBudget;
 use crate::core::route::TopicRoute;
@@ -59,6 +62,14 @@ struct Attempts {
     /// Brokers that failed, the last one last.
     tried: Vec<Arc<str>>,
     unknown: bool,
+    /// Made with the first refusal: most sends have none.
+    backoff: Option<Backoff>,
+}
+
+impl Attempts {
+    fn backoff(&mut self, policy: BackoffPolicy) -> &mut Backoff {
+        self.backoff.get_or_insert_with(|| Backoff::new(policy, random_seed()))
+    }
 }
 
 /// Places taken in the bounds of what is in flight.
@@ -140,6 +151,11 @@ impl Sender {
             attempts.unknown |= error.may_have_acted();
             if deadline.is_over() || !self.may_try_again(&error, target, kind, &mut attempts) {
                 return Err(Self::failure(error, &attempts, &outgoing));
+            }
+            if error.refusal().is_some() {
+                let backoff = attempts.backoff(self.config.retry_backoff);
+                let pause = Duration::from_millis(backoff.next_delay_ms());
+                tokio::time::sleep_until((Instant::now() + pause).min(deadline.at())).await;
             }
             if !attempts.tried.contains(&queue.broker_name) {
                 attempts.tried.push(queue.broker_name);
