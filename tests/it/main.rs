@@ -9,5 +9,6 @@ mod log_bytes;
 mod program;
 mod restart;
 mod retry;
+mod sdk;
 mod visibility;
 mod wire_bounds;

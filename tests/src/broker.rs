@@ -59,7 +59,11 @@ impl TestBroker {
             }
             None => Broker::start(config),
         };
-        self.broker = Some(broker.unwrap_or_else(|error| panic!("the broker does not start: {error}")));
+        let broker = broker.unwrap_or_else(|error| panic!("the broker does not start: {error}"));
+        // found the first time, kept ever after
+        self.config.server.listen = broker.broker_address();
+        self.config.server.name_server_listen = broker.name_server_address();
+        self.broker = Some(broker);
     }
 
     /// Stops in order, as SIGTERM does.
@@ -67,7 +71,7 @@ impl TestBroker {
         self.broker = None;
     }
 
-    /// Stops in order and starts again on the same folder; ports change.
+    /// Stops in order and starts again, on the same folder and ports.
     pub fn restart(&mut self) {
         self.stop();
         self.open();
