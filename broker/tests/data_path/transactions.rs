@@ -12,6 +12,9 @@ use crate::wire::{PATIENCE, TestBroker, Wire, bodies, messages, send_fields};
 const CHECKS: [&str; 3] =
     ["transaction.timeout=2s", "transaction.check_interval=2s", "transaction.check_max=2"];
 
+/// Past the first deadline, which the store sets half a second behind the timeout, and past every later one.
+const ASK_AFTER_MS: u64 = 2_600;
+
 /// Sends a half message; gives its origin as text.
 fn half(wire: &mut Wire, extra: &[(&str, &str)], body: &[u8]) -> String {
     let own = [("TRAN_MSG", "true"), ("PGROUP", "p"), ("UNIQ_KEY", "K")];
@@ -116,7 +119,7 @@ fn an_undecided_transaction_is_asked_and_the_answer_decides_it() {
     let broker = TestBroker::start(&CHECKS);
     let mut wire = broker.connect();
     let origin = half(&mut wire, &[], b"asked");
-    broker.advance(2_100);
+    broker.advance(ASK_AFTER_MS);
     let check = wire.asked(39);
     assert!(check.is_oneway());
     for (field, value) in [
@@ -140,7 +143,7 @@ fn an_undecided_transaction_is_asked_and_the_answer_decides_it() {
     // decided: never asked again
     broker.advance(60_000);
     half(&mut wire, &[("CHECK_IMMUNITY_TIME_IN_SECONDS", "1")], b"another");
-    broker.advance(1_100);
+    broker.advance(1_600);
     assert_ne!(wire.asked(39).ext_value("commitLogOffset"), Some(origin.as_str()));
     assert!(!wire.was_asked(39));
 }
@@ -151,12 +154,12 @@ fn unknown_is_asked_check_max_times_then_parked_and_a_late_end_still_decides() {
     let mut wire = broker.connect();
     let origin = half(&mut wire, &[], b"x");
     for _ in 0..2 {
-        broker.advance(2_100);
+        broker.advance(ASK_AFTER_MS);
         assert_eq!(wire.asked(39).ext_value("commitLogOffset"), Some(origin.as_str()));
         let reply = wire.call(37, &end_fields(&origin, "0", "true"), b"");
         assert_eq!((reply.code, reply.ext_value("mezzoOutcome")), (0, Some("PREPARED")));
     }
-    broker.advance(2_100);
+    broker.advance(ASK_AFTER_MS);
     let begin = std::time::Instant::now();
     loop {
         assert!(begin.elapsed() < PATIENCE, "it is not parked");
@@ -184,7 +187,7 @@ fn a_transaction_whose_producer_is_gone_is_asked_of_another_member_without_burni
     };
     let mut bystander = broker.connect();
     for _ in 0..6 {
-        broker.advance(2_100);
+        broker.advance(ASK_AFTER_MS);
         // another driver's work shows that time has been seen
         let due = (broker.now_ms() + 1).to_string();
         let before = bystander.max_offset("D", 0).max(0);
