@@ -158,3 +158,58 @@ fn made_up_key(services: &Services, now: Timestamp) -> String {
     let (port, ms) = (services.advertised.port(), now.as_ms() & 0xFFFF_FFFF_FFFF);
     format!("{address:08X}{port:04X}{ms:012X}{:08X}", services.transactions.next_number())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delay(entries: &[(&str, &str)]) -> Result<Option<u64>, SendError> {
+        let encoded = properties::encode(entries.iter().copied()).unwrap();
+        Marks::of(&encoded).delay(Timestamp::from_ms(1_000_000))
+    }
+
+    #[test]
+    fn a_delay_is_a_level_or_a_time_and_the_level_goes_first() {
+        let year_s = (DELAY_MAX_MS / 1000).to_string();
+        for (entries, expected) in [
+            (vec![], None),
+            (vec![("DELAY", "1")], Some(1_000)),
+            (vec![("DELAY", "18")], Some(7_200_000)),
+            (vec![("DELAY", "99999999999")], Some(7_200_000)),
+            (vec![("DELAY", "0")], None),
+            (vec![("DELAY", "-1")], None),
+            (vec![("TIMER_DELAY_SEC", "3")], Some(3_000)),
+            (vec![("TIMER_DELAY_MS", "3")], Some(3)),
+            (vec![("TIMER_DELIVER_MS", "1000700")], Some(700)),
+            (vec![("TIMER_DELIVER_MS", "999999")], None),
+            (vec![("TIMER_DELAY_SEC", "-3")], None),
+            (vec![("TIMER_DELAY_SEC", &year_s)], Some(DELAY_MAX_MS)),
+            (vec![("TIMER_DELAY_SEC", "3"), ("DELAY", "2")], Some(5_000)),
+            (vec![("DELAY", "0"), ("TIMER_DELAY_SEC", "3")], Some(3_000)),
+        ] {
+            assert_eq!(delay(&entries).unwrap(), expected, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn a_delay_that_cannot_be_meant_is_refused() {
+        for entry in [
+            ("DELAY", "soon"),
+            ("TIMER_DELAY_MS", "1.5"),
+            ("TIMER_DELAY_SEC", "31536001"),
+            ("TIMER_DELIVER_MS", "9223372036854775807"),
+        ] {
+            assert!(delay(&[entry]).is_err(), "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_without_asks_is_bounded_and_nonsense_is_none() {
+        for (text, expected) in
+            [("60", Some(60_000)), ("999999999999", Some(86_400_000)), ("x", None), ("-1", None)]
+        {
+            let encoded = properties::encode([("CHECK_IMMUNITY_TIME_IN_SECONDS", text)]).unwrap();
+            assert_eq!(Marks::of(&encoded).immunity_ms(), expected, "{text}");
+        }
+    }
+}
