@@ -172,6 +172,21 @@ fn a_half_is_seen_by_no_read_before_its_commit_and_once_after() {
 }
 
 #[test]
+fn a_commit_that_is_not_synced_shows_its_message_to_no_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut s = open(dir.path(), AckLevel::Durable);
+    let queue = s.topic("t");
+    let origin = s.half("t", "h");
+    s.store.sync().unwrap();
+    s.end(origin, "h", Outcome::Committed);
+    assert_eq!(s.bodies(&queue), [""; 0]);
+    assert!(s.store.read_by_position(origin).is_err());
+    s.store.sync().unwrap();
+    assert_eq!(s.bodies(&queue), ["h"]);
+    assert!(s.store.read_by_position(origin).is_ok());
+}
+
+#[test]
 fn a_rolled_back_half_stays_dead() {
     let dir = tempfile::tempdir().unwrap();
     let mut s = open(dir.path(), AckLevel::Memory);

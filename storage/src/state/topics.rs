@@ -257,9 +257,12 @@ impl Queue {
         QueueOffset(self.max.load(Ordering::Acquire))
     }
 
-    /// From now on [`crate::StoreObserver::queue_grew`] is called when this queue grows. Counted.
+    /// From now on [`crate::StoreObserver::queue_grew`] is called when this queue grows. Counted. What was published
+    /// before is seen by whoever reads [`Queue::max_offset`] after this call, so nothing falls between the two.
     pub fn watch(&self) {
         self.watchers.fetch_add(1, Ordering::AcqRel);
+        // a publisher looks for watchers under this lock: either it sees this one, or its entry is visible from here on
+        drop(self.log());
     }
 
     /// Ends one [`Queue::watch`].

@@ -120,6 +120,9 @@ impl Store {
                 let row = row.ok_or_else(hidden)?;
                 // committed and still delayed: not visible yet
                 let offset = row.first_queue_offset.ok_or_else(hidden)?;
+                if !self.is_published(payload.message, offset) {
+                    return Err(hidden());
+                }
                 (Some(QueueOffset(offset)), Some(Timestamp::from_ms(row.decided_at_ms)))
             }
             MessagePrefix::Due { due_ms } => {
@@ -140,6 +143,13 @@ impl Store {
         let bytes = record.payload.slice(skip..);
         let message = StoredMessage { bytes, position, origin };
         Ok(PositionRead { message, queue_offset, visible_at })
+    }
+
+    /// Whether the limit has passed the decision that gave a message this offset.
+    fn is_published(&self, message: &[u8], offset: u64) -> bool {
+        let view = MessageView::parse(message).ok();
+        let queue = view.and_then(|v| self.topic(v.topic())?.queue(v.queue_id()));
+        queue.is_some_and(|q| q.max_offset().0 > offset)
     }
 
     /// Looks for the entry that points at `position` among those that became visible at `from_ms` or later.

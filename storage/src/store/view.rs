@@ -28,12 +28,13 @@ impl View {
         match publication {
             Publication::Entry { queue, offset, entry } => {
                 *messages += 1;
-                {
+                let watched = {
                     let mut log = queue.log();
                     log.put(&self.pages, offset, entry)?;
                     queue.publish_ends(&log);
-                }
-                if queue.is_watched() && !grown.iter().any(|known| Arc::ptr_eq(known, &queue)) {
+                    queue.is_watched()
+                };
+                if watched && !grown.iter().any(|known| Arc::ptr_eq(known, &queue)) {
                     grown.push(queue);
                 }
             }
