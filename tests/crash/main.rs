@@ -6,6 +6,7 @@
 //! | `MEZZO_KILL_ROUNDS` | 4 | rounds of kill -9 |
 //! | `MEZZO_POWER_CUTS` | 2 | power cuts; 0 skips them; they need root and loop devices and say so when they are skipped |
 //! | `MEZZO_SEED` | the time | repeats a run's choices (not the machine's timing) |
+//! | `MEZZO_CRASH_SET` | none | one more `section.key=value`: `store.ack=memory` shows that a power cut is noticed |
 //! | `MEZZO_BINARY` | built from here | the program to crash |
 
 mod kill;

@@ -53,9 +53,11 @@ pub(crate) fn rounds(variable: &str, default: u32) -> u32 {
 pub(crate) fn run(machine: &mut impl Machine, rounds: u32, mut chance: Chance, scratch: &mut TempDir) {
     let oracle: SharedOracle = Arc::new(Mutex::new(Oracle::default()));
     let log = scratch.path().join("mezzo.log");
+    let more = env::var("MEZZO_CRASH_SET").ok();
+    let settings: Vec<&str> = SETTINGS.into_iter().chain(more.as_deref()).collect();
     let began = Instant::now();
     for round in 0..=rounds {
-        let binary = Binary::serve(&machine.data_dir(), &log, &SETTINGS);
+        let binary = Binary::serve(&machine.data_dir(), &log, &settings);
         {
             let mut oracle = oracle.lock().expect("no worker panicked");
             oracle.remark(&format!("round {round}"));

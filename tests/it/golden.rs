@@ -29,9 +29,9 @@ fn captured(client: &str, name: &str) -> Frame {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(client).join(format!("{name}.frame"));
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut short = BytesMut::from(&bytes[..bytes.len() - 1]);
-    assert_eq!(frame::split(&mut short, FRAME_BYTES_MAX).unwrap(), None, "{name}");
+    assert_eq!(frame::split(&mut short, FRAME_BYTES_MAX), Ok(None), "{name}");
     let mut whole = BytesMut::from(&bytes[..]);
-    let frame = frame::split(&mut whole, FRAME_BYTES_MAX).unwrap().unwrap();
+    let frame = frame::split(&mut whole, FRAME_BYTES_MAX).expect("a frame").expect("all of it");
     assert!(whole.is_empty(), "{name} is one frame");
     assert_eq!(frame.encoding, HeaderEncoding::Json, "{name}");
     frame
@@ -39,7 +39,7 @@ fn captured(client: &str, name: &str) -> Frame {
 
 /// The header of a captured request, after checking what every request of that client has in common.
 fn request<'f>(frame: &'f Frame, client: &str, code: RequestCode) -> HeaderView<'f> {
-    let header = HeaderView::parse(frame).unwrap();
+    let header = HeaderView::parse(frame).expect("a header");
     assert_eq!(header.request_code(), code);
     assert!(!header.is_response());
     let (language, version) =

@@ -16,7 +16,7 @@ fn refused(arguments: &[&str]) -> String {
     let output = run(&[&["serve"], arguments].concat());
     assert!(!output.status.success(), "{arguments:?} must not start");
     assert!(output.status.code().is_some(), "{arguments:?} ends by itself");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = String::from_utf8(output.stderr).expect("errors are text");
     assert!(!said.contains("panicked"), "{said}");
     said
 }

@@ -139,7 +139,7 @@ impl Wire {
     pub fn is_reset(&mut self) -> bool {
         self.stream.set_nonblocking(true).expect("a connected socket takes options");
         match self.stream.write(&[0]) {
-            Ok(_) => false,
+            Ok(written) => written == 0,
             Err(error) => error.kind() != ErrorKind::WouldBlock,
         }
     }
