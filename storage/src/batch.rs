@@ -151,7 +151,7 @@ pub enum Operation {
     },
     /// Delayed messages due at or before this time become visible (a bounded number; call again while some are due).
     Tick(Timestamp),
-    /// Consumer offsets of one group.
+    /// Logs consumer offsets of one group that memory holds already; see [`crate::Store::flush_offsets`].
     Offsets {
         /// The consumer group.
         group: GroupName,

@@ -90,6 +90,14 @@ pub enum StorageError {
         /// Most bytes of a frame.
         max: usize,
     },
+    /// More queues than a topic may have. Nothing has been written.
+    #[error("{got} queues, a topic has at most {max}")]
+    TooManyQueues {
+        /// Queues asked for.
+        got: u32,
+        /// Most queues of a topic.
+        max: u32,
+    },
     /// A stored payload could not be decoded although its CRC holds.
     #[error("stored bytes at position {position}: {source}")]
     Format {

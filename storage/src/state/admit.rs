@@ -1,7 +1,7 @@
 //! What may be appended, decided under the append lock against everything appended before, durable or not. An
 //! operation that is admitted becomes a record and is applied at once; one that is refused leaves nothing behind.
 
-use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 use super::ledger::{At, Facts, Ledger};
 use super::publish::Publisher;
@@ -92,17 +92,7 @@ impl Ledger {
             Operation::Park { origin, reason } => self.park(*origin, *reason, sink),
             Operation::Resume { origin } => self.resume(*origin, sink),
             Operation::Tick(now) => self.admit_tick(now.as_ms(), sink, publisher),
-            Operation::Offsets { group, entries } => {
-                let entries = entries.iter().map(|(topic, queue, offset)| OffsetEntry {
-                    topic: topic.as_str(),
-                    queue: queue.0,
-                    offset: offset.0,
-                });
-                Offsets { group: group.as_str(), entries: entries.collect() }.encode(sink.scratch);
-                sink.push_scratch(RecordKind::Offsets, 0);
-                // memory already holds this, or something newer
-                OperationResult::Done
-            }
+            Operation::Offsets { group, entries } => self.log_offsets(group, entries, sink),
             Operation::PutTopic(config) => self.admit_topic(config, sink, publisher),
             Operation::DeleteTopic(name) => match self.topics.get(name) {
                 None => OperationResult::Refused(Refusal::NotFound),
@@ -113,6 +103,8 @@ impl Ledger {
                     let config = topic.config();
                     let mut record = config.to_record();
                     record.deleted = true;
+                    // its size was reckoned by the name alone, and nobody will ask for these again
+                    record.attributes.clear();
                     record.encode(sink.scratch);
                     let at = sink.push_scratch(RecordKind::Topic, record.flags());
                     self.delete_topic(at.position, name, publisher);
@@ -211,6 +203,30 @@ impl Ledger {
             Some(decision) => OperationResult::Decided(decision),
             None => OperationResult::Refused(Refusal::Unknown),
         })
+    }
+
+    /// Memory already holds these, or something newer, or nothing because topic or group were deleted meanwhile: that
+    /// must not come back by a restart.
+    fn log_offsets(
+        &self,
+        group: &GroupName,
+        entries: &[(TopicName, QueueId, QueueOffset)],
+        sink: &mut Sink<'_>,
+    ) -> OperationResult {
+        let known =
+            entries.iter().filter(|(topic, queue, _)| self.offsets.get(group, topic, *queue).is_some());
+        let entries: Vec<OffsetEntry<'_>> = known
+            .map(|(topic, queue, offset)| OffsetEntry {
+                topic: topic.as_str(),
+                queue: queue.0,
+                offset: offset.0,
+            })
+            .collect();
+        if !entries.is_empty() {
+            Offsets { group: group.as_str(), entries }.encode(sink.scratch);
+            sink.push_scratch(RecordKind::Offsets, 0);
+        }
+        OperationResult::Done
     }
 
     fn record_asks(&mut self, origins: &[PhysicalOffset], sink: &mut Sink<'_>) -> OperationResult {

@@ -14,50 +14,46 @@ use crate::format::frame::FRAME_HEADER_BYTES;
 use crate::log::Class;
 use crate::options::AckLevel;
 use crate::state::admit::{Admission, Sink, bytes_max, repeated};
+use crate::state::topics::TopicConfig;
 
 /// At acknowledgement `memory`: published messages that may wait for a sync; an append beyond leads one itself. The
 /// jump of queue offsets after an unclean stop rests on this bound.
 pub(super) const UNSYNCED_MESSAGES_MAX: u64 = 1 << 20;
 
-/// Most offsets of one record.
-const OFFSETS_PER_RECORD: usize = 4096;
+/// A frame of offsets is ended when it has grown to this; at a quarter of the largest frame if that is less.
+const OFFSETS_PER_FRAME_BYTES: usize = 64 << 10;
+/// Bytes of one entry beyond the topic's name.
+const OFFSET_ENTRY_BYTES: usize = 14;
 
 impl Store {
     /// Appends a batch. Before anything in its results is told to a client, wait until [`Store::limit`] has reached
     /// the returned position (at acknowledgement `memory` it has).
     ///
     /// # Errors
-    /// [`StorageError::Fenced`] when writing has failed, now or before; [`StorageError::TooLarge`] for an operation
-    /// that no frame can hold. Operations that are refused one by one are in the results instead.
+    /// [`StorageError::Fenced`] when writing has failed, now or before. [`StorageError::TooLarge`] and
+    /// [`StorageError::TooManyQueues`] for an operation that no frame can hold or no restart would accept; nothing of
+    /// the batch is written then. Operations that are refused one by one are in the results instead.
     pub fn append(&self, now: Timestamp, batch: &mut Batch) -> Result<PhysicalOffset, StorageError> {
         batch.results.clear();
         if batch.operations.is_empty() {
             return Ok(self.limit());
         }
+        self.check_sizes(batch)?;
         let mut asks_history = Vec::new();
         let end = {
             let mut appender = lock(&self.appender);
-            let written = self.write_frames(now, batch, &mut appender, &mut asks_history);
-            let end = match written {
-                Ok(()) => appender.writer.position(),
-                Err(e) => {
-                    drop(appender);
-                    self.report_if_fenced();
-                    return Err(e);
-                }
-            };
+            if let Err(e) = self.write_frames(now, batch, &mut appender, &mut asks_history) {
+                // what was admitted may be in the ledger and not in the log: from here on only a restart knows
+                self.log.fence(e.to_string());
+                drop(appender);
+                self.report_if_fenced();
+                return Err(e);
+            }
+            let end = appender.writer.position();
             lock(&self.pending).0.append(&mut appender.outgoing.0);
             self.appended.store(end, Ordering::Release);
             end
         };
-        for index in asks_history {
-            let (Some(Operation::End(end)), Some(result)) =
-                (batch.operations.get(index), batch.results.get_mut(index))
-            else {
-                continue;
-            };
-            *result = self.answer_from_history(end)?;
-        }
         if self.options.ack == AckLevel::Memory {
             self.publish(end)?;
             if self.unsynced_messages.load(Ordering::Relaxed) >= UNSYNCED_MESSAGES_MAX {
@@ -68,7 +64,33 @@ impl Store {
         if self.log.spare_segments() < SPARE_SEGMENTS {
             self.segments_wanted.raise();
         }
+        for index in asks_history {
+            let (Some(Operation::End(end)), Some(result)) =
+                (batch.operations.get(index), batch.results.get_mut(index))
+            else {
+                continue;
+            };
+            *result = self.answer_from_history(end);
+        }
         Ok(PhysicalOffset(end))
+    }
+
+    /// Refuses what could only be found out in the middle of a batch, when a part of it is written already.
+    fn check_sizes(&self, batch: &Batch) -> Result<(), StorageError> {
+        let max = self.options.frame_bytes_max as usize - FRAME_HEADER_BYTES;
+        for operation in &batch.operations {
+            let got = bytes_max(operation);
+            if got > max {
+                return Err(StorageError::TooLarge { got, max });
+            }
+            if let Operation::PutTopic(config) = operation
+                && config.queue_count() > TopicConfig::QUEUES_MAX
+            {
+                let (got, max) = (config.queue_count(), TopicConfig::QUEUES_MAX);
+                return Err(StorageError::TooManyQueues { got, max });
+            }
+        }
+        Ok(())
     }
 
     fn write_frames(
@@ -87,7 +109,7 @@ impl Store {
                 bytes += bytes_max(operation);
                 bytes <= frame_max
             });
-            // an operation that is too large alone is tried alone, and refused by the writer
+            // each fits alone, or the batch would have been refused
             let count = fitting.count().max(1);
             self.write_frame(now, batch, start..start + count, appender, asks_history)?;
             start += count;
@@ -151,33 +173,63 @@ impl Store {
         Ok(())
     }
 
-    fn answer_from_history(&self, end: &EndTransaction) -> Result<OperationResult, StorageError> {
+    /// The rest of the batch is written by now, so what the disk refuses here concerns this END alone. The answer is
+    /// the one that a client takes for "ask again", never that of another outcome.
+    fn answer_from_history(&self, end: &EndTransaction) -> OperationResult {
         let origin = end.origin.0;
-        if let Some(row) = self.history.find(origin)? {
-            return Ok(repeated(&row, end));
+        match self.history.find(origin) {
+            Ok(Some(row)) => repeated(&row, end),
+            Ok(None) if origin < self.history.complete_from(self.log.first_position()) => {
+                OperationResult::Refused(Refusal::Expired)
+            }
+            Ok(None) => OperationResult::Refused(Refusal::Unknown),
+            Err(error) => {
+                tracing::warn!(%error, origin, "the history of decisions cannot be read");
+                OperationResult::Refused(Refusal::Unknown)
+            }
         }
-        let expired = origin < self.history.complete_from(self.log.first_position());
-        Ok(OperationResult::Refused(if expired { Refusal::Expired } else { Refusal::Unknown }))
     }
 
-    /// Logs the offsets reported since the last call, one record per group.
+    /// Logs the offsets reported since the last call. Many groups share a frame, but the append lock is held for one
+    /// frame of about [`OFFSETS_PER_FRAME_BYTES`] at a time.
     ///
     /// # Errors
     /// As [`Store::append`]. Nothing is lost: offsets that could not be logged are logged next time.
     pub fn flush_offsets(&self, now: Timestamp) -> Result<(), StorageError> {
+        let frame_max = OFFSETS_PER_FRAME_BYTES.min(self.options.frame_bytes_max as usize / 4);
         let mut batch = Batch::default();
-        let changed = self.offsets.take_changed();
-        for (group, offsets) in &changed {
-            let all: Vec<_> = offsets.iter().map(|((t, q), o)| (t.clone(), *q, *o)).collect();
-            for entries in all.chunks(OFFSETS_PER_RECORD) {
-                batch.push(Operation::Offsets { group: group.clone(), entries: entries.to_vec() });
+        let mut bytes = 0;
+        let mut flushed = Ok(());
+        for (group, offsets) in self.offsets.take_changed() {
+            let mut entries = Vec::new();
+            for ((topic, queue), offset) in offsets {
+                bytes += topic.as_str().len() + OFFSET_ENTRY_BYTES;
+                entries.push((topic, queue, offset));
+                if bytes >= frame_max {
+                    let entries = std::mem::take(&mut entries);
+                    batch.push(Operation::Offsets { group: group.clone(), entries });
+                    flushed = flushed.and(self.log_offsets(now, &mut batch));
+                    bytes = 0;
+                }
+            }
+            if !entries.is_empty() {
+                bytes += group.as_str().len();
+                batch.push(Operation::Offsets { group, entries });
             }
         }
-        let appended = self.append(now, &mut batch).map(|_| ());
-        let refused = batch.results().iter().any(|r| matches!(r, OperationResult::Refused(_)));
-        if appended.is_err() || refused {
-            changed.into_iter().for_each(|(group, _)| self.offsets.put_back(group));
+        flushed.and(self.log_offsets(now, &mut batch))
+    }
+
+    fn log_offsets(&self, now: Timestamp, batch: &mut Batch) -> Result<(), StorageError> {
+        let appended = self.append(now, batch).map(|_| ());
+        if appended.is_err() || batch.results.iter().any(|r| matches!(r, OperationResult::Refused(_))) {
+            for operation in &batch.operations {
+                if let Operation::Offsets { group, .. } = operation {
+                    self.offsets.put_back(group.clone());
+                }
+            }
         }
+        batch.clear();
         appended
     }
 }

@@ -1,7 +1,8 @@
 //! Checkpoints, history files, retention and the orderly end.
 //!
-//! A segment goes only in this order: base' = fold(base, segment) durable, then the segment's file removed. A crash
-//! between the two leaves a segment before the base, which the next start removes.
+//! A segment goes only in this order: what closed its last open message durable, base' = fold(base, segment) durable,
+//! then the segment's file removed. A crash between the two leaves a segment before the base, which the next start
+//! removes.
 
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,9 @@ use mezzo_protocol::time::Timestamp;
 
 use super::{Store, lock};
 use crate::error::StorageError;
+use crate::format::frame::FrameKind;
 use crate::format::state_file::{StateFile, StateHeader, StateRole};
+use crate::state::corrupt_log;
 use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Unseen;
 use crate::state::snapshot;
@@ -25,11 +28,12 @@ pub(super) struct CheckpointState {
 
 impl Store {
     /// One round of housekeeping: history files of closed segments, a checkpoint if enough was appended, retention.
+    /// A full disk stops none of them for the others' sake, since retention is what makes room.
     ///
     /// # Errors
     /// When the disk refuses; nothing is lost, and the next round tries again.
     pub fn keep(&self, now: Timestamp) -> Result<(), StorageError> {
-        self.view.pages.prepare()?;
+        let prepared = self.view.pages.prepare();
         // decisions that a power cut could still take back stay in memory
         let durable = self.limit.load(Ordering::Acquire).min(self.log.synced());
         self.history.close_segments_before(durable)?;
@@ -37,10 +41,8 @@ impl Store {
             let state = lock(&self.checkpointing);
             self.limit.load(Ordering::Acquire).saturating_sub(state.position) >= self.options.checkpoint_bytes
         };
-        if due {
-            self.checkpoint(false)?;
-        }
-        self.retain(now)
+        let checkpointed = if due { self.checkpoint(false) } else { Ok(()) };
+        prepared.and(checkpointed).and(self.retain(now))
     }
 
     /// Writes a checkpoint of everything appended so far.
@@ -53,6 +55,8 @@ impl Store {
         self.sync()?;
         let (bytes, position, freed) = {
             let appender = lock(&self.appender);
+            // after a failed write the ledger holds what the log does not
+            self.log.check()?;
             self.sync()?;
             let position = appender.writer.position();
             let header = StateHeader {
@@ -70,8 +74,18 @@ impl Store {
             let freed = self.view.pages.take_freed();
             (snapshot::checkpoint_file(&appender.ledger, header), position, freed)
         };
-        self.view.pages.sync()?;
-        self.checkpoints.write(&*self.fs, position, &bytes)?;
+        let written = self
+            .view
+            .pages
+            .sync()
+            // a second sync could succeed and change nothing, as everywhere
+            .inspect_err(|e| self.log.fence(e.to_string()))
+            .and_then(|()| self.checkpoints.write(&*self.fs, position, &bytes));
+        if let Err(e) = written {
+            self.view.pages.free(freed);
+            self.report_if_fenced();
+            return Err(e);
+        }
         self.view.pages.reuse(freed);
         state.position = position;
         Ok(())
@@ -91,18 +105,22 @@ impl Store {
 
     /// Deletes the front segments whose messages are all visible and older than the retention, one per call.
     fn retain(&self, now: Timestamp) -> Result<(), StorageError> {
-        let first = self.log.first_position();
-        let next = first + self.options.segment_bytes;
+        let segments = self.log.segments();
+        // where the next one begins, not one segment on: after a cut there are gaps
+        let (Some(oldest), Some(next)) = (segments.first(), segments.get(1)) else { return Ok(()) };
+        let next = next.base;
         let mut state = lock(&self.checkpointing);
         // the checkpoint must lie beyond, or it would name what is gone
         if next > state.position || next > self.log.synced() {
             return Ok(());
         }
-        let summary = lock(&self.appender).ledger.segments.get(first);
+        let summary = lock(&self.appender).ledger.segments.get(oldest.base);
         let oldest_kept_ms = now.as_ms().saturating_sub(self.options.retention_ms);
         if summary.open > 0 || summary.newest_visible_ms >= oldest_kept_ms {
             return Ok(());
         }
+        // a power cut must not open again what counts as closed here
+        self.sync()?;
         state.base = self.advance_base(&state.base, next)?;
         let first = self.log.remove_first_segment()?;
         lock(&self.appender).ledger.segments.drop_before(first);
@@ -127,7 +145,16 @@ impl Store {
         snapshot::restore_base(&mut ledger, &file)?;
         let mut header =
             StateHeader { generation: base.generation + 1, position: to, synced_to: to, ..file.header };
-        self.log.scan(base.position, to, &mut |frame| {
+        // a base of before a cut may end in the gap behind it, where there are no bytes
+        let from = base.position.max(self.log.first_position());
+        self.log.scan(from, to, &mut |frame| {
+            let follows = match frame.header.kind {
+                FrameKind::Segment => header.index,
+                _ => header.index + 1,
+            };
+            if frame.header.index != follows {
+                return Err(corrupt_log(frame.position, "the log does not continue the base"));
+            }
             header.index = frame.header.index;
             header.time_ms = frame.header.time_ms;
             header.term = frame.header.term;

@@ -150,6 +150,10 @@ impl History {
 
     /// Looks everywhere; reads files.
     pub(crate) fn find(&self, origin: u64) -> Result<Option<HistoryRow>, StorageError> {
+        // memory first: a segment may move from memory to a file meanwhile, never the other way
+        if let Some(row) = self.find_recent(origin) {
+            return Ok(Some(row));
+        }
         let candidates: Vec<(u64, ClosedSegment)> = {
             let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             let from = origin / self.segment_bytes;
@@ -162,14 +166,17 @@ impl History {
                 return Ok(Some(row));
             }
         }
-        // last, because a segment may have moved from memory to a file meanwhile, never the other way
-        Ok(self.find_recent(origin))
+        Ok(None)
     }
 
     fn search_file(&self, number: u64, rows: u64, origin: u64) -> Result<Option<HistoryRow>, StorageError> {
         let path = self.path(number);
         let io = |e| StorageError::Io { path: path.clone(), op: "read", source: e };
-        let file = self.fs.open(&path, OpenMode::Read).map_err(io)?;
+        let file = match self.fs.open(&path, OpenMode::Read) {
+            // expired since it was chosen
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(io)?,
+        };
         let (mut low, mut high) = (0, rows);
         let mut bytes = [0u8; HISTORY_ROW_BYTES];
         while low < high {

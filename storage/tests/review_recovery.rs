@@ -1,0 +1,299 @@
+//! Holes that a review has found in the store, each kept shut by one test: failed writes, operations that fit no frame,
+//! retention across cuts and before a sync, what positions show, derived folders that go missing one by one.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::message::record::{MessageParts, MessageView};
+use mezzo_protocol::message::sys_flag::SysFlag;
+use mezzo_protocol::time::Timestamp;
+use mezzo_storage::file_system::{CrashMode, FileSystem, SimulatedDisk};
+use mezzo_storage::{
+    AckLevel, Batch, EndTransaction, NoObserver, Operation, OperationResult, Outcome, Queue, Source,
+    StorageError, Store, StoreOptions, TopicConfig, Visibility, key_hash,
+};
+
+const T0: u64 = 1_700_000_000_000;
+const SEGMENT_BYTES: u64 = 32 << 10;
+
+struct Fixture {
+    disk: SimulatedDisk,
+    store: Arc<Store>,
+    now: u64,
+}
+
+fn options(ack: AckLevel) -> StoreOptions {
+    StoreOptions {
+        segment_bytes: SEGMENT_BYTES,
+        frame_bytes_max: 8 << 10,
+        ack,
+        retention_ms: 1000,
+        checkpoint_bytes: 1 << 10,
+        nonce: Some([7; 16]),
+        ..StoreOptions::new("/data")
+    }
+}
+
+fn open_on(disk: SimulatedDisk, ack: AckLevel, now: u64) -> Result<Fixture, StorageError> {
+    let fs = Arc::new(disk.clone());
+    let (store, _) = Store::open(fs, options(ack), Timestamp::from_ms(now), Arc::new(NoObserver))?;
+    Ok(Fixture { disk, store, now })
+}
+
+fn open(ack: AckLevel) -> Fixture {
+    open_on(SimulatedDisk::new(), ack, T0).unwrap()
+}
+
+fn name(topic: &str) -> TopicName {
+    TopicName::new(topic).unwrap()
+}
+
+impl Fixture {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.now)
+    }
+
+    /// The process dies, the disk is found as `mode` says, and the store is opened again.
+    fn crash(self, mode: CrashMode) -> Self {
+        let (disk, now) = (self.disk.crash(mode), self.now + 10);
+        drop(self.store);
+        open_on(disk, AckLevel::Durable, now).unwrap()
+    }
+
+    fn try_one(&mut self, operation: Operation) -> Result<OperationResult, StorageError> {
+        self.now += 1;
+        let mut batch = Batch::default();
+        batch.push(operation);
+        self.store.append(self.now(), &mut batch)?;
+        Ok(batch.results()[0].clone())
+    }
+
+    fn one(&mut self, operation: Operation) -> OperationResult {
+        self.try_one(operation).unwrap()
+    }
+
+    fn topic(&mut self, topic: &str) -> Arc<Queue> {
+        assert_eq!(self.one(Operation::PutTopic(TopicConfig::new(name(topic), 1))), OperationResult::Done);
+        self.store.sync().unwrap();
+        self.queue(topic)
+    }
+
+    fn queue(&self, topic: &str) -> Arc<Queue> {
+        self.store.topic(topic).unwrap().queue(QueueId(0)).unwrap()
+    }
+
+    fn encode(&self, batch: &mut Batch, topic: &str, body: &str, visibility: Visibility) {
+        let props = format!("UNIQ_KEY\u{1}{body}\u{2}PGROUP\u{1}pg\u{2}");
+        let parts = MessageParts {
+            topic,
+            queue_id: QueueId(0),
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: self.now(),
+            born_host: "127.0.0.1:1".parse().unwrap(),
+            store_host_v6: false,
+            reconsume_times: 0,
+            body: body.as_bytes(),
+            properties: props.as_bytes(),
+        };
+        let topic = self.store.topic(topic).unwrap();
+        batch.send(&self.store.encoder(), &topic, QueueId(0), visibility, &parts).unwrap();
+    }
+
+    fn send(&mut self, body: &str, visibility: Visibility) -> OperationResult {
+        self.now += 1;
+        let mut batch = Batch::default();
+        self.encode(&mut batch, "t", body, visibility);
+        self.store.append(self.now(), &mut batch).unwrap();
+        batch.results()[0].clone()
+    }
+
+    fn half(&mut self, body: &str) -> PhysicalOffset {
+        match self.send(body, Visibility::Prepared { delay_ms: None }) {
+            OperationResult::Prepared { origin } => origin,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn end(&mut self, origin: PhysicalOffset, key: &str, outcome: Outcome) -> OperationResult {
+        self.one(Operation::End(end_of(origin, key, outcome)))
+    }
+
+    /// Messages until `segments` more segments have been begun; all of them durable.
+    fn fill(&mut self, segments: u64) {
+        let until = self.store.limit().0 + segments * SEGMENT_BYTES;
+        while self.store.limit().0 < until {
+            while self.store.prepare_step().unwrap() {}
+            let body = format!("{}-{}", self.now, "x".repeat(1000));
+            assert!(matches!(self.send(&body, Visibility::Now), OperationResult::Stored { .. }));
+            self.store.sync().unwrap();
+        }
+    }
+
+    fn keep(&self) {
+        self.store.keep(self.now()).unwrap();
+    }
+
+    fn bodies(&self, topic: &str) -> Vec<String> {
+        let read = self.store.read_entries(&self.queue(topic), QueueOffset(0), 9999, &mut |_| true).unwrap();
+        let body = |(_, entry)| {
+            let message = self.store.read_message(entry).unwrap();
+            String::from_utf8(MessageView::parse(&message.bytes).unwrap().body().to_vec()).unwrap()
+        };
+        read.entries.iter().map(|(o, e)| body((o, e))).collect()
+    }
+}
+
+fn end_of(origin: PhysicalOffset, key: &str, outcome: Outcome) -> EndTransaction {
+    EndTransaction {
+        origin,
+        table_offset: Some(origin.0),
+        keys: Some([key_hash(key), 0]),
+        producer_group: Some(GroupName::new("pg").unwrap()),
+        outcome,
+        source: Source::Producer,
+        decider: None,
+        reason: None,
+    }
+}
+
+#[test]
+fn a_decision_whose_write_failed_is_in_no_checkpoint() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    let origin = s.half("h");
+    s.store.sync().unwrap();
+    s.disk.fail_write(1);
+    assert!(s.try_one(Operation::End(end_of(origin, "h", Outcome::Committed))).is_err());
+    assert!(s.store.close(s.now()).is_err(), "a fenced store cannot end in order");
+    let s = s.crash(CrashMode::KeepAll);
+    assert!(s.store.transaction(origin).is_some(), "still undecided");
+}
+
+#[test]
+fn a_topic_with_attributes_can_be_deleted_for_good() {
+    let mut s = open(AckLevel::Durable);
+    let mut config = TopicConfig::new(name("t"), 1);
+    config.attributes = (0..20).map(|i| (format!("attribute.{i}"), "v".repeat(20))).collect();
+    s.one(Operation::PutTopic(config));
+    assert_eq!(s.one(Operation::DeleteTopic(name("t"))), OperationResult::Done);
+    s.store.sync().unwrap();
+    let s = s.crash(CrashMode::LoseUnsynced);
+    assert!(s.store.topic("t").is_none());
+}
+
+#[test]
+fn a_batch_with_something_too_large_leaves_nothing_behind() {
+    let mut s = open(AckLevel::Durable);
+    let queue = s.topic("t");
+    let mut batch = Batch::default();
+    for i in 0..20 {
+        s.encode(&mut batch, "t", &format!("{i}-{}", "x".repeat(1000)), Visibility::Now);
+    }
+    let mut config = TopicConfig::new(name("u"), 1);
+    config.attributes.insert("a".into(), "v".repeat(20_000));
+    batch.push(Operation::PutTopic(config));
+    let before = s.store.limit();
+    assert!(matches!(s.store.append(s.now(), &mut batch), Err(StorageError::TooLarge { .. })));
+    s.store.checkpoint(false).unwrap();
+    assert_eq!(s.store.limit(), before);
+    assert_eq!(queue.max_offset(), QueueOffset(0));
+    s.send("next", Visibility::Now);
+    s.store.sync().unwrap();
+    assert_eq!(s.bodies("t"), ["next"]);
+}
+
+#[test]
+fn a_topic_that_no_restart_would_accept_is_not_admitted() {
+    let mut s = open(AckLevel::Durable);
+    let config = TopicConfig::new(name("t"), TopicConfig::QUEUES_MAX + 1);
+    assert!(s.try_one(Operation::PutTopic(config)).is_err());
+    s.store.sync().unwrap();
+    let s = s.crash(CrashMode::KeepAll);
+    assert!(s.store.topic("t").is_none());
+}
+
+#[test]
+fn retention_goes_on_behind_a_cut() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    s.fill(1);
+    let mut s = s.crash(CrashMode::KeepAll);
+    s.fill(4);
+    s.now += 60_000;
+    for _ in 0..20 {
+        s.keep();
+    }
+    let first = s.store.first_position().0;
+    assert!(first + 2 * SEGMENT_BYTES >= s.store.limit().0, "the log still begins at {first}");
+    // and the base that is left carries the store without its checkpoint
+    for file in s.disk.list(Path::new("/data/checkpoint")).unwrap() {
+        s.disk.remove(&Path::new("/data/checkpoint").join(file)).unwrap();
+    }
+    let want = s.bodies("t");
+    assert_eq!(s.crash(CrashMode::KeepAll).bodies("t"), want);
+}
+
+#[test]
+fn bytes_of_a_half_outlive_a_rollback_that_is_not_durable() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    let origin = s.half("h");
+    s.fill(3);
+    s.now += 60_000;
+    s.keep();
+    assert_eq!(s.store.first_position(), PhysicalOffset(0));
+    s.end(origin, "h", Outcome::RolledBack);
+    s.keep();
+    let s = s.crash(CrashMode::LoseUnsynced);
+    if s.store.transaction(origin).is_some() {
+        assert!(s.store.half_message(origin).is_ok(), "an undecided half without bytes");
+    }
+}
+
+#[test]
+fn offsets_of_a_deleted_topic_do_not_come_back() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    let entries = vec![(name("t"), QueueId(0), QueueOffset(7))];
+    let group = GroupName::new("cg").unwrap();
+    s.store.commit_offset(&group, &name("t"), QueueId(0), QueueOffset(7));
+    // a flush that took its copy before the deletion and is appended behind it
+    s.one(Operation::DeleteTopic(name("t")));
+    s.one(Operation::Offsets { group, entries });
+    s.topic("t");
+    assert_eq!(s.store.offset("cg", &name("t"), QueueId(0)), None);
+    let s = s.crash(CrashMode::LoseUnsynced);
+    assert_eq!(s.store.offset("cg", &name("t"), QueueId(0)), None);
+}
+
+#[test]
+fn more_offsets_than_a_frame_holds_are_logged_all_the_same() {
+    let mut s = open(AckLevel::Durable);
+    let config = TopicConfig::new(name("t"), 2000);
+    s.one(Operation::PutTopic(config));
+    let group = GroupName::new("cg").unwrap();
+    for queue in 0..2000 {
+        s.store.commit_offset(&group, &name("t"), QueueId(queue), QueueOffset(7));
+    }
+    while s.store.prepare_step().unwrap() {}
+    s.store.flush_offsets(s.now()).unwrap();
+    s.store.sync().unwrap();
+    let s = s.crash(CrashMode::LoseUnsynced);
+    assert_eq!(s.store.offsets_of("cg").len(), 2000);
+}
+
+#[test]
+fn a_failed_sync_of_queue_pages_ends_the_store() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    s.fill(1);
+    s.disk.fail_sync(1);
+    assert!(s.store.checkpoint(false).is_err());
+    assert!(s.store.checkpoint(false).is_err(), "a sync is never retried");
+    let s = s.crash(CrashMode::LoseUnsynced);
+    assert!(!s.bodies("t").is_empty());
+}
