@@ -71,7 +71,12 @@ impl LimitWaiter {
     /// # Errors
     /// [`AppendError::Fenced`] when the store gives up first.
     pub(crate) async fn wait_for(&mut self, end: PhysicalOffset) -> Result<(), AppendError> {
-        if self.store.limit() >= end || self.store.sync_now_if_idle(end) {
+        if self.store.limit() >= end {
+            return Ok(());
+        }
+        // other connections of this reactor may have requests ready: what they append now goes into the same sync
+        tokio::task::yield_now().await;
+        if self.store.sync_now_if_idle(end) {
             return Ok(());
         }
         self.store.request_sync();
