@@ -1,6 +1,6 @@
 //! State files on the disk: the base (primary: without it the log cannot be folded) and the checkpoints (derived: for
 //! a fast start). Both are written whole to a temporary name, synced, renamed and made durable with their folder; the
-//! two newest of each are kept.
+//! newest few are kept.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,6 @@ use crate::format::state_file::StateFile;
 
 /// Ending of a file that is being written; removed at the next start.
 const UNFINISHED: &str = "unfinished";
-/// Generations kept.
-const KEPT: usize = 2;
 /// A state file larger than this is refused instead of read into memory: 16 GiB, forty times the largest expected.
 const STATE_BYTES_MAX: u64 = 16 << 30;
 
@@ -54,11 +52,13 @@ pub(crate) fn read_whole(fs: &dyn FileSystem, path: &Path) -> Result<Vec<u8>, St
 #[derive(Debug)]
 pub(crate) struct StateFolder {
     dir: PathBuf,
+    /// Generations kept.
+    kept: usize,
 }
 
 impl StateFolder {
     /// Opens or creates the folder; unfinished files of a run before are removed.
-    pub(crate) fn open(fs: &dyn FileSystem, dir: PathBuf) -> Result<Self, StorageError> {
+    pub(crate) fn open(fs: &dyn FileSystem, dir: PathBuf, kept: usize) -> Result<Self, StorageError> {
         fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
         for name in fs.list(&dir).map_err(StorageError::io("list", &dir))? {
             if name.ends_with(UNFINISHED) {
@@ -66,7 +66,7 @@ impl StateFolder {
                 fs.remove(&path).map_err(StorageError::io("remove", &path))?;
             }
         }
-        Ok(Self { dir })
+        Ok(Self { dir, kept })
     }
 
     /// Numbers of the files there are, ascending.
@@ -81,15 +81,27 @@ impl StateFolder {
         self.dir.join(format!("{number:020}"))
     }
 
-    /// Writes a file and removes those beyond the two newest.
+    /// Writes a file and removes those beyond the newest ones; the removal is durable, too.
     pub(crate) fn write(&self, fs: &dyn FileSystem, number: u64, bytes: &[u8]) -> Result<(), StorageError> {
         write_durably(fs, &self.dir, &self.path(number), bytes)?;
         let numbers = self.numbers(fs)?;
-        for old in numbers.iter().rev().filter(|n| **n <= number).skip(KEPT) {
-            let path = self.path(*old);
+        self.remove(fs, numbers.into_iter().rev().filter(|n| *n <= number).skip(self.kept))
+    }
+
+    /// Removes all files but this one.
+    pub(crate) fn keep_only(&self, fs: &dyn FileSystem, number: Option<u64>) -> Result<(), StorageError> {
+        let numbers = self.numbers(fs)?;
+        self.remove(fs, numbers.into_iter().filter(|n| Some(*n) != number))
+    }
+
+    fn remove(&self, fs: &dyn FileSystem, numbers: impl Iterator<Item = u64>) -> Result<(), StorageError> {
+        let mut any = false;
+        for number in numbers {
+            let path = self.path(number);
             fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+            any = true;
         }
-        Ok(())
+        if any { fs.sync_dir(&self.dir).map_err(StorageError::io("sync folder", &self.dir)) } else { Ok(()) }
     }
 
     /// The newest file that holds together and that `accept` takes, with how many were passed over.

@@ -12,7 +12,7 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, FileSystem, SimulatedDisk};
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, Operation, OperationResult, Outcome, Queue, Source,
+    AckLevel, Batch, EndTransaction, NoObserver, Operation, OperationResult, Outcome, Queue, Refusal, Source,
     StorageError, Store, StoreOptions, TopicConfig, Visibility, key_hash,
 };
 
@@ -296,4 +296,92 @@ fn a_failed_sync_of_queue_pages_ends_the_store() {
     assert!(s.store.checkpoint(false).is_err(), "a sync is never retried");
     let s = s.crash(CrashMode::LoseUnsynced);
     assert!(!s.bodies("t").is_empty());
+}
+
+#[test]
+fn a_position_shows_a_delayed_half_after_its_delay() {
+    let mut s = open(AckLevel::Memory);
+    s.topic("t");
+    let delayed = Visibility::Prepared { delay_ms: Some(1000) };
+    let OperationResult::Prepared { origin } = s.send("h", delayed) else { panic!() };
+    s.end(origin, "h", Outcome::Committed);
+    assert!(s.store.read_by_position(origin).is_err());
+    s.now += 2000;
+    s.one(Operation::Tick(s.now()));
+    assert_eq!(s.bodies("t"), ["h"]);
+    assert_eq!(s.store.read_by_position(origin).unwrap().queue_offset, Some(QueueOffset(0)));
+}
+
+#[test]
+fn each_derived_folder_may_be_deleted_alone() {
+    for folder in ["queues", "history", "checkpoint"] {
+        let mut s = open(AckLevel::Durable);
+        s.topic("t");
+        let origin = s.half("h");
+        s.end(origin, "h", Outcome::Committed);
+        for i in 0..400 {
+            s.send(&format!("m{i}"), Visibility::Now);
+            while s.store.prepare_step().unwrap() {}
+        }
+        s.store.sync().unwrap();
+        s.store.keep(Timestamp::from_ms(T0)).unwrap();
+        s.store.close(s.now()).unwrap();
+        let want = s.bodies("t");
+        let dir = Path::new("/data").join(folder);
+        for file in s.disk.list(&dir).unwrap() {
+            s.disk.remove(&dir.join(file)).unwrap();
+        }
+        let mut s = s.crash(CrashMode::KeepAll);
+        assert_eq!(s.bodies("t"), want, "without {folder}");
+        let again = s.end(origin, "h", Outcome::RolledBack);
+        assert!(matches!(again, OperationResult::Conflict(_)), "without {folder}: {again:?}");
+        // what was rebuilt must not be spoilt by what was left of before
+        let s = s.crash(CrashMode::KeepAll);
+        assert_eq!(s.bodies("t"), want, "without {folder}, after another crash");
+    }
+}
+
+#[test]
+fn a_jump_that_is_owed_is_made_by_the_next_start() {
+    let mut s = open(AckLevel::Memory);
+    s.topic("t");
+    s.send("seen", Visibility::Now);
+    let disk = s.disk.crash(CrashMode::LoseUnsynced);
+    drop(s);
+    let mut stop = 0;
+    loop {
+        let dying = disk.crash(CrashMode::KeepAll);
+        dying.fail_after_ops(stop);
+        let ended = open_on(dying.clone(), AckLevel::Durable, T0 + 5).is_ok();
+        let s = open_on(dying.crash(CrashMode::KeepAll), AckLevel::Durable, T0 + 9).unwrap();
+        assert!(s.queue("t").max_offset().0 >= 1 << 20, "stopped at operation {stop}");
+        if ended {
+            return;
+        }
+        stop += 1;
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_messages_and_fences_nothing() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    let origin = s.half("h");
+    s.store.sync().unwrap();
+    while s.store.prepare_step().unwrap() {}
+    s.keep();
+    s.disk.limit_space(Some(0));
+    let mut refused = false;
+    for i in 0..2000 {
+        let sent = s.send(&format!("m{i}"), Visibility::Now);
+        s.store.sync().unwrap();
+        refused = sent == OperationResult::Refused(Refusal::NoRoom);
+        if refused {
+            break;
+        }
+    }
+    assert!(refused);
+    assert!(matches!(s.end(origin, "h", Outcome::Committed), OperationResult::Decided(_)));
+    s.store.sync().unwrap();
+    assert!(!s.store.is_fenced());
 }

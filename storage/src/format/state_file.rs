@@ -61,6 +61,8 @@ pub enum SectionKind {
     Decisions = 18,
     /// The last `start` record's payload.
     Start = 19,
+    /// History files of closed segments, each with its rows.
+    HistoryFiles = 20,
 }
 
 impl SectionKind {
@@ -78,7 +80,8 @@ impl SectionKind {
             17 => Self::Segments,
             18 => Self::Decisions,
             19 => Self::Start,
-            other => return Err(FormatError::Newer { what: "state section", got: other, newest: 19 }),
+            20 => Self::HistoryFiles,
+            other => return Err(FormatError::Newer { what: "state section", got: other, newest: 20 }),
         })
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Ledger {
     pub(crate) history: Option<Arc<History>>,
     /// Acknowledgement level that the last start of the log announced.
     pub(crate) ack: AckLevel,
+    /// A start found the log torn at acknowledgement `memory`, and its `jump` record has not been met yet.
+    pub(crate) owes_jump: bool,
 }
 
 impl Ledger {
@@ -81,6 +83,7 @@ impl Ledger {
             segments: Segments::new(segment_bytes),
             history,
             ack: AckLevel::Durable,
+            owes_jump: false,
         }
     }
 
@@ -106,6 +109,13 @@ impl Ledger {
             }
             RecordKind::Decision => {
                 let d = DecisionRecord::decode(flags, payload).map_err(bad)?;
+                if d.offsets.is_some() {
+                    return Err(StorageError::NewerVersion {
+                        what: "offsets inside a decision",
+                        got: 2,
+                        newest: 1,
+                    });
+                }
                 self.decide(at, d.origin, d.outcome, d.source, publisher);
             }
             RecordKind::Tick => {
@@ -146,7 +156,11 @@ impl Ledger {
                     self.put_group(config);
                 }
             }
-            RecordKind::Start => self.ack = Start::decode(flags, payload).map_err(bad)?.ack,
+            RecordKind::Start => {
+                let start = Start::decode(flags, payload).map_err(bad)?;
+                self.owes_jump |= self.ack == AckLevel::Memory && !start.clean;
+                self.ack = start.ack;
+            }
             RecordKind::Layout => {}
             RecordKind::Jump => {
                 self.jump(at.position, Jump::decode(flags, payload).map_err(bad)?.by, publisher);
@@ -407,6 +421,7 @@ impl Ledger {
 
     /// Every queue's next offset rises by `by`.
     pub(crate) fn jump(&mut self, position: u64, by: u64, publisher: &mut dyn Publisher) {
+        self.owes_jump = false;
         for topic in self.topics.values() {
             for queue in topic.queues() {
                 let offset = queue.next().saturating_add(by);

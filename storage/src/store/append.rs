@@ -133,7 +133,12 @@ impl Store {
             operations.iter().filter(|o| !essential_only || o.is_essential()).map(bytes_max).sum()
         };
         let class = if all_essential { Class::Essential } else { Class::Message };
-        let room = match appender.writer.begin(now, bytes(false), class) {
+        let begun = if self.view.pages.is_crowded() && !all_essential {
+            Err(StorageError::Busy { reason: "no room for pages of consume queues" })
+        } else {
+            appender.writer.begin(now, bytes(false), class)
+        };
+        let room = match begun {
             Ok(()) => true,
             Err(StorageError::Busy { .. }) if !all_essential => {
                 match appender.writer.begin(now, bytes(true), Class::Essential) {

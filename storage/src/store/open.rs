@@ -27,6 +27,11 @@ use crate::state::queues::{PageId, PageStore};
 use crate::state::snapshot;
 use crate::state::transactions::history::History;
 
+/// The newest base, and the one before it as long as the segment between the two is there.
+const BASES_KEPT: usize = 2;
+/// One: the queue pages that an older checkpoint names are written anew once a newer one is durable.
+const CHECKPOINTS_KEPT: usize = 1;
+
 /// What opening found.
 #[derive(Debug)]
 pub struct OpenReport {
@@ -67,8 +72,8 @@ impl Store {
                 StorageError::Io { path: lock_path.clone(), op: "lock", source }
             }
         })?;
-        let bases = StateFolder::open(&*fs, dir.join("base"))?;
-        let checkpoints = StateFolder::open(&*fs, dir.join("checkpoint"))?;
+        let bases = StateFolder::open(&*fs, dir.join("base"), BASES_KEPT)?;
+        let checkpoints = StateFolder::open(&*fs, dir.join("checkpoint"), CHECKPOINTS_KEPT)?;
         let (base, created) = open_base(&*fs, &bases, &options)?;
         adopt_layout(&mut options, &base)?;
 
@@ -80,27 +85,37 @@ impl Store {
         let history = Arc::new(History::open(Arc::clone(&fs), dir.join("history"), base.segment_bytes)?);
         let fresh = || Ledger::new(base.segment_bytes, options.check, Some(Arc::clone(&history)));
 
+        let queues = dir.join("queues");
+        let mut known_synced = 0;
         let mut damaged = Vec::new();
         let mut restored: Option<(StateHeader, Ledger, Vec<PageId>)> = None;
         let (found, passed_over) = checkpoints.newest(&*fs, |file| {
             if file.header.nonce != base.nonce || file.header.position < base.position {
                 return Ok(None);
             }
+            // true also of one that cannot be used
+            known_synced = known_synced.max(file.header.synced_to).max(file.header.position);
             let mut ledger = fresh();
             match snapshot::restore_checkpoint(&mut ledger, file) {
-                Ok(used) => Ok(Some((file.header, ledger, used))),
-                Err(e) => {
-                    tracing::warn!(error = %e, "checkpoint passed over");
-                    history.forget_recent();
-                    Ok(None)
+                Ok(used)
+                    if snapshot::history_is_whole(&history, file, base.position)?
+                        && PageStore::holds(&*fs, &queues, &used)? =>
+                {
+                    return Ok(Some((file.header, ledger, used)));
                 }
+                Ok(_) => tracing::warn!("checkpoint passed over: files of queues or history are missing"),
+                Err(e) => tracing::warn!(error = %e, "checkpoint passed over"),
             }
+            history.forget_recent();
+            Ok(None)
         })?;
         damaged.extend(passed_over);
         if let Some(found) = found {
             restored = Some(found);
         }
         let checkpoint = restored.as_ref().map(|(header, ..)| header.position);
+        // the pages that any other checkpoint names are about to be written anew
+        checkpoints.keep_only(&*fs, checkpoint)?;
         let (header, mut ledger, used) = match restored {
             Some(restored) => restored,
             None => {
@@ -113,7 +128,7 @@ impl Store {
             }
         };
 
-        let pages = PageStore::open(Arc::clone(&fs), dir.join("queues"), &used)?;
+        let pages = PageStore::open(Arc::clone(&fs), queues, &used)?;
         let view = View { topics: DashMap::new(), pages };
         for (name, topic) in &ledger.topics {
             view.topics.insert(name.clone(), Arc::clone(topic));
@@ -123,12 +138,13 @@ impl Store {
             index: header.index,
             term: header.term,
             time_ms: header.time_ms,
-            synced_to: header.synced_to,
+            synced_to: header.synced_to.max(known_synced),
             clean: header.clean,
         };
         let log_options = LogOptions {
             hot_bytes: options.hot_bytes,
             spare_segments: SPARE_SEGMENTS,
+            zero_fill: options.ack == AckLevel::Durable,
             ..LogOptions::default()
         };
         let mut direct = AtOnce { view: &view, failure: None };
@@ -162,7 +178,8 @@ impl Store {
             queue_log.drop_before(&view.pages, first)?;
             queue.publish_ends(&queue_log);
         }
-        let lossy = ledger.ack == AckLevel::Memory && !report.clean && !created;
+        // owed: the start before this one was stopped between its first frame and the jump
+        let lossy = ledger.owes_jump || (ledger.ack == AckLevel::Memory && !report.clean && !created);
         ledger.ack = options.ack;
         ledger.open.start(now.as_ms());
         let open_messages = ledger.open_messages();

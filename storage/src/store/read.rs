@@ -118,12 +118,14 @@ impl Store {
                 origin = Some(position);
                 let row = self.history.find(at)?.filter(|r| r.outcome == Outcome::Committed);
                 let row = row.ok_or_else(hidden)?;
-                // committed and still delayed: not visible yet
-                let offset = row.first_queue_offset.ok_or_else(hidden)?;
-                if !self.is_published(payload.message, offset) {
-                    return Err(hidden());
+                match row.first_queue_offset {
+                    Some(offset) if self.is_published(payload.message, offset) => {
+                        (Some(QueueOffset(offset)), Some(Timestamp::from_ms(row.decided_at_ms)))
+                    }
+                    Some(_) => return Err(hidden()),
+                    // committed with a delay: its place was not known yet when it was decided
+                    None => self.place_of(payload.message, at, row.decided_at_ms)?,
                 }
-                (Some(QueueOffset(offset)), Some(Timestamp::from_ms(row.decided_at_ms)))
             }
             MessagePrefix::Due { due_ms } => {
                 if lock(&self.appender).ledger.due.contains(due_ms, at) {

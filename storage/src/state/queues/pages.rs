@@ -7,10 +7,13 @@
 //!  4092  crc u32 over bytes 0..4092, seeded with the queue's name, so that a page of another queue never passes
 //! ```
 //!
-//! Pages are written without sync; a checkpoint syncs them and records who owns which. A page given back is used again
+//! The space of a page file is taken when the file is made, ahead of use, so that publishing does not fail on a full
+//! disk. Pages are written without sync; a checkpoint syncs them and records who owns which. A page given back is used again
 //! only after the next checkpoint, because the last one still names its old owner.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::error::StorageError;
@@ -23,6 +26,7 @@ pub(super) const PAGE_BYTES: usize = 4096;
 pub const ENTRIES_PER_PAGE: usize = 170;
 /// Pages of one file: 16 MiB.
 const PAGES_PER_FILE: u32 = 4096;
+const FILE_BYTES: u64 = PAGES_PER_FILE as u64 * PAGE_BYTES as u64;
 const ENTRIES_BYTES: usize = ENTRIES_PER_PAGE * QUEUE_ENTRY_BYTES;
 
 /// Number of a page across all page files.
@@ -34,6 +38,8 @@ pub struct PageStore {
     dir: PathBuf,
     files: RwLock<Vec<PageFile>>,
     allocation: Mutex<Allocation>,
+    /// The next page file could not be made.
+    crowded: AtomicBool,
 }
 
 struct PageFile {
@@ -72,29 +78,62 @@ impl PageStore {
             dir,
             files: RwLock::default(),
             allocation: Mutex::new(Allocation { next, free, freed: Vec::new() }),
+            crowded: AtomicBool::new(false),
         };
         store.ensure_files(next)?;
         Ok(store)
     }
 
+    /// Whether the files under `dir` are long enough to hold these pages: not if someone has deleted them.
+    pub(crate) fn holds(fs: &dyn FileSystem, dir: &Path, used: &[PageId]) -> Result<bool, StorageError> {
+        let mut highest: BTreeMap<u32, PageId> = BTreeMap::new();
+        for page in used {
+            let highest = highest.entry(page / PAGES_PER_FILE).or_default();
+            *highest = (*highest).max(*page);
+        }
+        for (number, highest) in highest {
+            let path = file_path(dir, number as usize);
+            if !fs.exists(&path).map_err(StorageError::io("look for", &path))? {
+                return Ok(false);
+            }
+            let file = fs.open(&path, OpenMode::Read).map_err(StorageError::io("open", &path))?;
+            let len = file.len().map_err(StorageError::io("measure", &path))?;
+            if len < (u64::from(highest % PAGES_PER_FILE) + 1) * PAGE_BYTES as u64 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Opens or creates files so that `pages` pages have a place.
     fn ensure_files(&self, pages: PageId) -> Result<(), StorageError> {
         let wanted = pages.div_ceil(PAGES_PER_FILE) as usize;
+        if self.files.read().unwrap_or_else(PoisonError::into_inner).len() >= wanted {
+            return Ok(());
+        }
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         while files.len() < wanted {
-            let path = self.dir.join(format!("pages-{}", files.len()));
+            let path = file_path(&self.dir, files.len());
             let known = self.fs.exists(&path).map_err(StorageError::io("look for", &path))?;
             let mode = if known { OpenMode::ReadWrite } else { OpenMode::Create };
             let file = self.fs.open(&path, mode).map_err(StorageError::io("open", &path))?;
+            file.allocate(FILE_BYTES).map_err(StorageError::io("allocate", &path))?;
             files.push(PageFile { path, file });
         }
         Ok(())
     }
 
-    /// Creates the file that the next pages will need, so that the append path seldom has to.
+    /// Makes the file that will be needed after the one in use, so that the append path seldom has to.
     pub(crate) fn prepare(&self) -> Result<(), StorageError> {
         let next = self.allocation.lock().unwrap_or_else(PoisonError::into_inner).next;
-        self.ensure_files(next.saturating_add(PAGES_PER_FILE / 2))
+        let prepared = self.ensure_files(next.saturating_add(PAGES_PER_FILE));
+        self.crowded.store(prepared.is_err(), Ordering::Release);
+        prepared
+    }
+
+    /// Whether room for pages is running out: what is left is for messages that are in the log already.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Acquire)
     }
 
     /// Writes a page and says where.
@@ -192,6 +231,10 @@ impl PageStore {
                 reason: format!("no file holds consume queue page {page}"),
             })
     }
+}
+
+fn file_path(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("pages-{number}"))
 }
 
 fn page_crc(seed: u32, bytes: &[u8]) -> u32 {

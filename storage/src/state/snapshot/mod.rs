@@ -13,6 +13,7 @@ use super::publish::Unseen;
 use super::queues::PageId;
 use super::segments::SegmentSummary;
 use super::topics::TopicConfig;
+use super::transactions::history::History;
 use crate::error::StorageError;
 use crate::format::FormatError;
 use crate::format::cursor::Cursor;
@@ -95,6 +96,12 @@ pub(crate) fn checkpoint_file(ledger: &Ledger, header: StateHeader) -> Vec<u8> {
             out.extend_from_slice(&row.to_bytes());
         }
     });
+    file.section(SectionKind::HistoryFiles, |out| {
+        for (segment, rows) in ledger.history.iter().flat_map(|h| h.closed_segments()) {
+            out.extend_from_slice(&segment.to_le_bytes());
+            out.extend_from_slice(&rows.to_le_bytes());
+        }
+    });
     file.finish()
 }
 
@@ -142,6 +149,25 @@ pub(crate) fn restore_checkpoint(
         }
     }
     queues::restore(ledger, file.section(SectionKind::QueuePages))
+}
+
+/// Whether every history file that a fold from the base could rebuild is there.
+pub(crate) fn history_is_whole(
+    history: &History,
+    file: &StateFile<'_>,
+    base_position: u64,
+) -> Result<bool, StorageError> {
+    let bad = format_error("history files");
+    let there = history.closed_segments();
+    let mut cursor = Cursor::new("history files", file.section(SectionKind::HistoryFiles));
+    while !cursor.is_empty() {
+        let named = (cursor.u64().map_err(&bad)?, cursor.u64().map_err(&bad)?);
+        let in_the_log = named.0 >= base_position / file.header.segment_bytes.max(1);
+        if in_the_log && there.binary_search(&named).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn restore_topics(ledger: &mut Ledger, mut bytes: &[u8]) -> Result<(), StorageError> {

@@ -224,6 +224,12 @@ impl History {
         Ok(())
     }
 
+    /// Segments that have a file, each with its rows, for a checkpoint.
+    pub(crate) fn closed_segments(&self) -> Vec<(u64, u64)> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.iter().map(|(number, closed)| (*number, closed.rows)).collect()
+    }
+
     /// Decisions still in memory, for a checkpoint.
     pub(crate) fn recent_rows(&self) -> Vec<(u64, HistoryRow)> {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
