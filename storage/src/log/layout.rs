@@ -62,13 +62,21 @@ pub struct LogOptions {
     pub hot_bytes: u64,
     /// Dirty bytes after which [`super::Log::writeback`] asks the kernel to start writing.
     pub writeback_bytes: u64,
+    /// Whether segments are filled with zeros ahead of their use. It makes a sync of what is written into them several
+    /// times cheaper, and costs each byte a second write: worth it only where answers wait for syncs.
+    pub zero_fill: bool,
     /// Prepared segments kept ahead, the reserve included; at least 2, or new messages could never roll.
     pub spare_segments: usize,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { hot_bytes: 256 * 1024 * 1024, writeback_bytes: 8 * 1024 * 1024, spare_segments: 2 }
+        Self {
+            hot_bytes: 256 * 1024 * 1024,
+            writeback_bytes: 8 * 1024 * 1024,
+            zero_fill: true,
+            spare_segments: 2,
+        }
     }
 }
 

@@ -41,6 +41,9 @@ impl Log {
         if self.spare_segments() < self.options.spare_segments {
             return self.make_spare();
         }
+        if !self.options.zero_fill {
+            return Ok(PrepareStep::Idle);
+        }
         let active = self.with_segments(|segments| segments.back().map(Arc::clone));
         if let Some(active) = active
             && self.fill(&active)?

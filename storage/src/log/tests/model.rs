@@ -53,7 +53,7 @@ pub(super) fn seen(frame: &Frame<'_>) -> Option<Seen> {
 }
 
 pub(super) fn opening(resume: ResumePoint) -> Opening {
-    let options = LogOptions { hot_bytes: 6_000, writeback_bytes: 4096, spare_segments: 2 };
+    let options = LogOptions { hot_bytes: 6_000, writeback_bytes: 4096, zero_fill: true, spare_segments: 2 };
     Opening { layout: LAYOUT, options, resume, ack: AckLevel::Durable, now: Timestamp::from_ms(1_000) }
 }
 
