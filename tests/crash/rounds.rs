@@ -25,6 +25,10 @@ const LOAD_MS_MAX: u64 = 700;
 const CONTRADICTIONS: usize = 20;
 /// Transactions left open that are decided late after each crash.
 const LATE_MAX: usize = 5;
+/// Messages at the end of each queue that are read again after each crash.
+const OVERLAP: usize = 500;
+/// Every so many crashes, and after the last, everything is read again.
+const WHOLE_EVERY: u32 = 20;
 /// Small segments and checkpoints, so that crashes meet their boundaries often. No check-backs: the oracle alone says
 /// what is decided.
 const SETTINGS: [&str; 5] = [
@@ -61,7 +65,8 @@ pub(crate) fn run(machine: &mut impl Machine, rounds: u32, mut chance: Chance, s
         {
             let mut oracle = oracle.lock().expect("no worker panicked");
             oracle.remark(&format!("round {round}"));
-            let wrong = judge(&mut oracle, &binary, &mut chance);
+            let whole = round % WHOLE_EVERY == 0 || round == rounds;
+            let wrong = judge(&mut oracle, &binary, &mut chance, whole);
             if !wrong.is_empty() {
                 fail(round, &wrong, &oracle, scratch);
             }
@@ -88,9 +93,9 @@ pub(crate) fn run(machine: &mut impl Machine, rounds: u32, mut chance: Chance, s
 }
 
 /// Looks at everything that is delivered, repeats what was cut off, contradicts what was decided, decides what was left.
-fn judge(oracle: &mut Oracle, binary: &Binary, chance: &mut Chance) -> Vec<String> {
+fn judge(oracle: &mut Oracle, binary: &Binary, chance: &mut Chance, whole: bool) -> Vec<String> {
     let mut consumer = Consumer::connect(binary.broker, "CG_crashes");
-    let mut wrong = look(oracle, &mut consumer);
+    let mut wrong = look(oracle, &mut consumer, whole);
     let mut producer = Producer::connect(binary.broker, GROUP);
     // an END that was on its way is decided or not; if its message is there, it must have been a commit that won
     for (key, fate) in oracle.with(|fate| matches!(fate, Fate::Ending(_, Verdict::Commit))) {
@@ -113,15 +118,17 @@ fn judge(oracle: &mut Oracle, binary: &Binary, chance: &mut Chance) -> Vec<Strin
                 .push(format!("{key}: prepared before a crash, and its END is refused: {:?}", answer.remark));
         }
     }
-    wrong.extend(look(oracle, &mut consumer));
+    wrong.extend(look(oracle, &mut consumer, false));
     wrong
 }
 
-fn look(oracle: &mut Oracle, consumer: &mut Consumer) -> Vec<String> {
+/// Reads the topic, all of it or its end, and holds it against the oracle.
+fn look(oracle: &mut Oracle, consumer: &mut Consumer, whole: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     for queue in 0..QUEUES {
-        let delivered = consumer.drain_if_there(TOPIC, queue);
-        wrong.extend(oracle.judge(queue, &delivered));
+        let from = if whole { 0 } else { oracle.resume_at(queue, OVERLAP) };
+        let delivered = consumer.drain_if_there(TOPIC, queue, from);
+        wrong.extend(oracle.judge(queue, from, &delivered));
     }
     wrong.extend(oracle.judge_all());
     wrong

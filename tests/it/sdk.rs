@@ -238,7 +238,7 @@ async fn a_message_that_a_handler_condemns_becomes_a_dead_letter() {
     let mut arrivals = Arrivals::of(&client, "CG_sdk", "*", |_| Verdict::DeadLetter).await;
     assert_eq!(arrivals.next_text().await, "poison");
     let mut raw = Consumer::connect(broker.address(), "CG_raw");
-    wait::until("the dead letter", || raw.drain_if_there("%DLQ%CG_sdk", 0).into_iter().next());
+    wait::until("the dead letter", || raw.drain_if_there("%DLQ%CG_sdk", 0, 0).into_iter().next());
     assert!(arrivals.nothing_more());
 }
 

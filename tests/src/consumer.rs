@@ -171,12 +171,12 @@ impl Consumer {
         }
     }
 
-    /// Everything that stands in a queue, nothing if its topic was never made.
-    pub fn drain_if_there(&mut self, topic: &str, queue: u32) -> Vec<Message> {
+    /// Everything that stands in a queue from `from` on, nothing if its topic was never made.
+    pub fn drain_if_there(&mut self, topic: &str, queue: u32, from: u64) -> Vec<Message> {
         if self.pull(topic, queue, 0, "*").code == TOPIC_NOT_EXIST {
             Vec::new()
         } else {
-            self.drain(topic, queue, 0)
+            self.drain(topic, queue, from)
         }
     }
 

@@ -35,8 +35,8 @@ pub enum Fate {
 pub struct Oracle {
     fates: HashMap<String, Fate>,
     history: String,
-    /// What was delivered so far, in order, by queue: a later look must begin with the same.
-    seen: HashMap<u32, Vec<String>>,
+    /// What was delivered so far by queue, in order, with queue offsets: a later look must see the same.
+    seen: HashMap<u32, Vec<(u64, String)>>,
 }
 
 impl Oracle {
@@ -76,38 +76,44 @@ impl Oracle {
         (committed, rolled_back, self.fates.len() - committed - rolled_back)
     }
 
-    /// Holds what is delivered now, queue by queue from offset 0, against what producers were told.
+    /// Where to begin reading `queue` so that the last `overlap` messages that were seen are seen again.
+    pub fn resume_at(&self, queue: u32, overlap: usize) -> u64 {
+        let seen = self.seen.get(&queue).map_or(&[][..], Vec::as_slice);
+        seen.len().checked_sub(overlap).and_then(|at| seen.get(at)).map_or(0, |(offset, _)| *offset)
+    }
+
+    /// Holds what `queue` delivers now, from offset `from` on, against what it delivered before.
     /// Returns what is wrong, in words; nothing when all is well.
-    pub fn judge(&mut self, queue: u32, delivered: &[Message]) -> Vec<String> {
+    pub fn judge(&mut self, queue: u32, from: u64, delivered: &[Message]) -> Vec<String> {
         let mut wrong = Vec::new();
-        let keys: Vec<String> =
-            delivered.iter().map(|message| message.key.clone().unwrap_or_default()).collect();
+        let now: Vec<(u64, String)> = delivered
+            .iter()
+            .map(|message| (message.queue_offset, message.key.clone().unwrap_or_default()))
+            .collect();
         // not always by one: at ack `memory` offsets jump after a crash, so that none is given twice
-        for pair in delivered.windows(2) {
-            if pair[0].queue_offset >= pair[1].queue_offset {
-                wrong.push(format!(
-                    "queue {queue} has offset {} behind {}",
-                    pair[1].queue_offset, pair[0].queue_offset
-                ));
-            }
+        for pair in now.windows(2).filter(|pair| pair[0].0 >= pair[1].0) {
+            wrong.push(format!("queue {queue} has offset {} behind {}", pair[1].0, pair[0].0));
         }
-        let before = self.seen.entry(queue).or_default();
-        if !keys.starts_with(before) {
-            let at = keys.iter().zip(before.iter()).take_while(|(now, then)| now == then).count();
+        let seen = self.seen.entry(queue).or_default();
+        let kept = seen.partition_point(|(offset, _)| *offset < from);
+        let before = &seen[kept..];
+        if !now.starts_with(before) {
+            let at = now.iter().zip(before).take_while(|(now, then)| now == then).count();
             wrong.push(format!(
-                "queue {queue} changed: {} were seen, now the first {at} of {} agree",
+                "queue {queue} changed: {} messages were seen from offset {from} on, now there are {} and the first {at} agree",
                 before.len(),
-                keys.len()
+                now.len()
             ));
         }
-        *before = keys;
+        seen.truncate(kept);
+        seen.extend(now);
         wrong
     }
 
     /// Holds what all queues together delivered against what producers were told.
     pub fn judge_all(&self) -> Vec<String> {
         let mut counts: HashMap<&str, usize> = HashMap::new();
-        for key in self.seen.values().flatten() {
+        for (_, key) in self.seen.values().flatten() {
             *counts.entry(key).or_default() += 1;
         }
         let mut wrong: Vec<String> = counts
@@ -134,7 +140,7 @@ impl Oracle {
 
     /// True when `key` has been seen delivered.
     pub fn is_delivered(&self, key: &str) -> bool {
-        self.seen.values().flatten().any(|seen| seen == key)
+        self.seen.values().flatten().any(|(_, seen)| seen == key)
     }
 }
 
@@ -167,7 +173,7 @@ mod tests {
         let mut oracle = Oracle::default();
         oracle.note("k", fate);
         let delivered: Vec<Message> = (0..times).map(|offset| message("k", offset)).collect();
-        oracle.judge(0, &delivered).len() + oracle.judge_all().len()
+        oracle.judge(0, 0, &delivered).len() + oracle.judge_all().len()
     }
 
     #[test]
@@ -193,15 +199,28 @@ mod tests {
         for key in ["a", "b"] {
             oracle.note(key, Fate::Decided(half(key), Verdict::Commit));
         }
-        assert!(oracle.judge(0, &[message("a", 0), message("b", 1)]).is_empty());
-        assert_eq!(oracle.judge(0, &[message("b", 0), message("a", 1)]).len(), 1);
-        assert_eq!(oracle.judge(0, &[]).len(), 1);
+        assert!(oracle.judge(0, 0, &[message("a", 0), message("b", 1)]).is_empty());
+        assert_eq!(oracle.judge(0, 0, &[message("b", 0), message("a", 1)]).len(), 1);
+        assert_eq!(oracle.judge(0, 0, &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_look_at_the_end_of_a_queue_adds_to_what_was_seen() {
+        let mut oracle = Oracle::default();
+        for key in ["a", "b", "c"] {
+            oracle.note(key, Fate::Decided(half(key), Verdict::Commit));
+        }
+        assert!(oracle.judge(0, 0, &[message("a", 0), message("b", 1)]).is_empty());
+        assert_eq!((oracle.resume_at(0, 1), oracle.resume_at(0, 9)), (1, 0));
+        assert!(oracle.judge(0, 1, &[message("b", 1), message("c", 2)]).is_empty());
+        assert!(oracle.judge_all().is_empty());
+        assert_eq!(oracle.judge(0, 1, &[message("c", 1)]).len(), 1);
     }
 
     #[test]
     fn a_message_that_nobody_sent_is_noticed() {
         let mut oracle = Oracle::default();
-        assert!(oracle.judge(0, &[message("ghost", 0)]).is_empty());
+        assert!(oracle.judge(0, 0, &[message("ghost", 0)]).is_empty());
         assert_eq!(oracle.judge_all().len(), 1);
     }
 }
