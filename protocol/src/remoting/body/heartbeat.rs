@@ -150,7 +150,7 @@ pub struct SubscriptionData {
     #[serde(default, deserialize_with = "lenient::or_default")]
     pub tags_set: Vec<String>,
     /// Their hashes, as the client computed them.
-    #[serde(default, deserialize_with = "lenient::or_default")]
+    #[serde(default, deserialize_with = "lenient::numbers")]
     pub code_set: Vec<i64>,
     /// When it was made, ms; newer ones win.
     #[serde(default, deserialize_with = "lenient::number")]
@@ -208,6 +208,21 @@ mod tests {
             (ConsumeType::Pull, MessageModel::Clustering, ConsumeFrom::Timestamp)
         );
         assert!(second.subscription_data_set.is_empty());
+    }
+
+    #[test]
+    fn hashes_of_tags_come_as_numbers_or_as_text() {
+        // As Java and as Go write them, and what neither does.
+        for (written, read) in
+            [("[2598919]", vec![2_598_919]), (r#"["2598919"]"#, vec![2_598_919]), ("null", vec![])]
+        {
+            let body = format!(
+                r#"{{"clientID":"c","consumerDataSet":[{{"groupName":"g","subscriptionDataSet":[
+                    {{"topic":"t","subString":"TagA","codeSet":{written}}}]}}]}}"#
+            );
+            let data = HeartbeatData::decode(body.as_bytes()).unwrap();
+            assert_eq!(data.consumer_data_set[0].subscription_data_set[0].code_set, read, "{written}");
+        }
     }
 
     #[test]

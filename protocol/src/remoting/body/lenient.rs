@@ -25,6 +25,12 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, 
     Ok(read.and_then(|read| read.number()).unwrap_or_default())
 }
 
+/// Numbers, each with or without quotes (Go writes hashes as text); `null` is none, and what is no number is left out.
+pub(super) fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Error> {
+    let read = Option::<Vec<NumberOrText>>::deserialize(deserializer)?;
+    Ok(read.unwrap_or_default().iter().filter_map(NumberOrText::number).collect())
+}
+
 /// A value or `null`, which counts as its default.
 pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
