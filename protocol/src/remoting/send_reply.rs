@@ -28,6 +28,9 @@ pub struct SendReply<'a> {
     pub transaction_id: Option<&'a str>,
 }
 
+/// Tells a producer that was set to trace its sends that it may: Go's traces nothing without it. Java's needs no word.
+const TRACE_ON: (&str, &str) = ("TRACE_ON", "true");
+
 /// Appends the frame of a successful reply. C++ reads these fields only if they are strings, so they are.
 ///
 /// # Errors
@@ -49,7 +52,7 @@ pub fn encode_send_reply(
 /// The same header that the general writer makes, from few long pieces instead of many short ones.
 fn write_json(out: &mut BytesMut, reply: &SendReply<'_>) {
     out.reserve(reply.msg_id.len() + reply.transaction_id.map_or(0, str::len) + FIXED_JSON_BYTES);
-    out.put_slice(b"{\"code\":0,\"extFields\":{\"msgId\":");
+    out.put_slice(b"{\"code\":0,\"extFields\":{\"TRACE_ON\":\"true\",\"msgId\":");
     put_string(out, reply.msg_id);
     out.put_slice(b",\"queueId\":\"");
     put_number(out, i64::from(reply.queue_id.as_wire()));
@@ -81,8 +84,12 @@ fn write_binary(out: &mut BytesMut, reply: &SendReply<'_>) -> Result<(), EncodeE
     };
     let queue_id = Decimal::new(i64::from(reply.queue_id.as_wire()));
     let queue_offset = Decimal::new(reply.queue_offset.as_wire());
-    let fixed =
-        [("msgId", reply.msg_id), ("queueId", queue_id.as_str()), ("queueOffset", queue_offset.as_str())];
+    let fixed = [
+        TRACE_ON,
+        ("msgId", reply.msg_id),
+        ("queueId", queue_id.as_str()),
+        ("queueOffset", queue_offset.as_str()),
+    ];
     let transaction = reply.transaction_id.map(|id| ("transactionId", id));
     write_head(out, HeaderEncoding::Binary, &head, fixed.into_iter().chain(transaction), 0)
 }
@@ -137,7 +144,7 @@ mod tests {
             .unwrap();
         let text = std::str::from_utf8(&wire[8..]).unwrap();
         assert!(text.contains(
-            r#""extFields":{"msgId":"7F00000100002A9F000000000000ABCD","queueId":"3","queueOffset":"12"}"#
+            r#""extFields":{"TRACE_ON":"true","msgId":"7F00000100002A9F000000000000ABCD","queueId":"3","queueOffset":"12"}"#
         ));
     }
 
