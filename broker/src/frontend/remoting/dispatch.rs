@@ -4,8 +4,8 @@
 use mezzo_protocol::remoting::{request_code::RequestCode as Code, response_code::ResponseCode};
 
 use super::{
-    client_manage, consumer_offset, consumer_send_back, end_transaction, group_admin, name_server,
-    pull_message, queue_lock, send_message, topic_admin,
+    client_manage, consume_stats, consumer_offset, consumer_send_back, end_transaction, group_admin,
+    name_server, pull_message, queue_lock, send_message, topic_admin,
     turn::{Handled, Request, Role, Step, Turn},
     view_message,
 };
@@ -28,7 +28,7 @@ fn broker(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Code::SEND_MESSAGE | Code::SEND_MESSAGE_V2 | Code::SEND_BATCH_MESSAGE => {
             send_message::handle(turn, request)
         }
-        Code::PULL_MESSAGE => pull_message::handle(turn, request),
+        Code::PULL_MESSAGE | Code::LITE_PULL_MESSAGE => pull_message::handle(turn, request),
         Code::END_TRANSACTION => end_transaction::handle(turn, request),
         Code::QUERY_CONSUMER_OFFSET
         | Code::UPDATE_CONSUMER_OFFSET
@@ -36,6 +36,7 @@ fn broker(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         | Code::GET_MAX_OFFSET
         | Code::GET_MIN_OFFSET
         | Code::GET_EARLIEST_MSG_STORETIME => consumer_offset::handle(turn, request),
+        Code::GET_CONSUME_STATS => consume_stats::handle(turn, request),
         Code::CONSUMER_SEND_MSG_BACK => consumer_send_back::handle(turn, request),
         Code::VIEW_MESSAGE_BY_ID => view_message::handle(turn, request),
         Code::HEART_BEAT => client_manage::heartbeat(turn, request),

@@ -14,6 +14,7 @@
 pub(crate) mod check_transaction;
 pub(crate) mod client_manage;
 pub(crate) mod connection;
+pub(crate) mod consume_stats;
 pub(crate) mod consumer_offset;
 pub(crate) mod consumer_send_back;
 pub(crate) mod dispatch;

@@ -1,4 +1,5 @@
-//! PULL_MESSAGE (11): messages of one queue, at once or, if the client allows it, when there are some.
+//! PULL_MESSAGE (11): messages of one queue, at once or, if the client allows it, when there are some. LITE_PULL_MESSAGE
+//! (361) is the same under the number that RocketMQ 5's polling consumer uses, so that a broker can limit it by itself.
 
 use mezzo_protocol::{
     error::DecodeError,

@@ -1,4 +1,4 @@
-//! Offsets: of a group in a queue (14, 15), at a time (29), and the ends of a queue (30, 31, 32).
+//! Offsets: of a group in a queue (14, 15), at a time (29), the ends of a queue (30, 31, 32), a group's progress (208).
 
 use std::borrow::Cow;
 
@@ -82,6 +82,16 @@ wire_header! {
         queue_id: QueueId = "queueId";
         /// For 30: `false` counts messages that are not visible yet, at Apache's.
         committed: Option<bool> = "committed";
+    }
+}
+
+wire_header! {
+    /// GET_CONSUME_STATS (208): how far is a group behind? The answer is in the body.
+    ConsumeStatsHeader<'a> {
+        /// The consumer group.
+        consumer_group: Cow<'a, str> = "consumerGroup";
+        /// Only this topic; absent means all that the group reads.
+        topic: Option<Cow<'a, str>> = "topic";
     }
 }
 
