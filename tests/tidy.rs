@@ -85,6 +85,17 @@ const EDGES: &[Edge] = &[
         why: "front-ends translate; deciding and carrying out happen behind the services",
     },
     Edge {
+        from: "broker/src/frontend/",
+        except: &[],
+        words: &[
+            "mezzo_storage::log",
+            "mezzo_storage::format",
+            "mezzo_storage::file_system",
+            "mezzo_storage::Store",
+        ],
+        why: "front-ends fill a batch and read its results; how the log does it is hidden from them",
+    },
+    Edge {
         from: "client/src/core/",
         except: &[],
         words: &["crate::net", "crate::producer", "crate::consumer", "crate::admin"],
