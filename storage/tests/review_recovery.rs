@@ -385,3 +385,28 @@ fn a_full_disk_refuses_messages_and_fences_nothing() {
     s.store.sync().unwrap();
     assert!(!s.store.is_fenced());
 }
+
+#[test]
+fn queues_of_deleted_topics_are_not_mixed_up_with_new_ones() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    for round in 0..3 {
+        let body = format!("h{round}");
+        let origin = s.half(&body);
+        s.topic("other");
+        s.end(origin, &body, Outcome::Committed);
+        s.store.sync().unwrap();
+        assert_eq!(s.bodies("t"), [body]);
+        assert!(s.bodies("other").is_empty());
+        s.one(Operation::DeleteTopic(name("t")));
+        s.one(Operation::DeleteTopic(name("other")));
+        s.topic("t");
+    }
+    let origin = s.half("last");
+    s.topic("other");
+    s.store.checkpoint(false).unwrap();
+    let mut s = s.crash(CrashMode::LoseUnsynced);
+    s.end(origin, "last", Outcome::Committed);
+    s.store.sync().unwrap();
+    assert_eq!((s.bodies("t"), s.bodies("other")), (vec!["last".to_owned()], Vec::new()));
+}

@@ -44,14 +44,13 @@ impl DueMessages {
     }
 
     /// Takes out all due at or before `due_ms`, in order.
-    pub(crate) fn take(&mut self, due_ms: u64) -> BTreeMap<(u64, u64), DueRow> {
-        match due_ms.checked_add(1) {
-            Some(after) => {
-                let later = self.rows.split_off(&(after, 0));
-                std::mem::replace(&mut self.rows, later)
-            }
-            None => std::mem::take(&mut self.rows),
+    pub(crate) fn take(&mut self, due_ms: u64) -> Vec<DueRow> {
+        // one by one: splitting the map would count all that stay, under the append lock
+        let mut taken = Vec::new();
+        while let Some(first) = self.rows.first_entry().filter(|row| row.key().0 <= due_ms) {
+            taken.push(first.remove());
         }
+        taken
     }
 
     /// Takes out one message.
@@ -74,13 +73,13 @@ mod tests {
     fn a_tick_takes_what_is_due_in_order_and_no_more() {
         let mut due = DueMessages::default();
         for (at, position) in [(30, 1), (10, 5), (10, 3), (20, 9)] {
-            due.insert(at, position, ROW);
+            due.insert(at, position, DueRow { location: position, ..ROW });
         }
         assert_eq!(due.tick_time(9, 10), None);
         assert_eq!(due.tick_time(25, 10), Some(20));
         assert_eq!(due.tick_time(25, 1), Some(10));
-        let taken: Vec<_> = due.take(20).into_keys().collect();
-        assert_eq!(taken, [(10, 3), (10, 5), (20, 9)]);
+        let taken: Vec<_> = due.take(20).into_iter().map(|row| row.location).collect();
+        assert_eq!(taken, [3, 5, 9]);
         assert_eq!(due.next_due_ms(), Some(30));
     }
 }

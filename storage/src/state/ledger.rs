@@ -327,7 +327,7 @@ impl Ledger {
     pub(crate) fn tick(&mut self, at: At, due_ms: u64, publisher: &mut dyn Publisher) -> usize {
         let due = self.due.take(due_ms);
         let count = due.len();
-        for row in due.into_values() {
+        for row in due {
             if let Some(queue) = self.registry.get(row.queue).cloned() {
                 self.close(row.location, &queue);
                 self.visible(at, row.location, row.size, &queue, row.tag_hash, publisher);
@@ -403,7 +403,7 @@ impl Ledger {
 
     pub(crate) fn delete_topic(&mut self, position: u64, name: &TopicName, publisher: &mut dyn Publisher) {
         if let Some(topic) = self.topics.remove(name) {
-            topic.mark_deleted();
+            topic.mark_deleted(&mut self.registry);
             self.offsets.remove_topic(name);
             publisher.publish(position, Publication::TopicDeleted(topic));
         }

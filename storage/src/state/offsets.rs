@@ -87,6 +87,13 @@ impl ConsumerOffsets {
         }
     }
 
+    /// All offsets of one group.
+    pub(crate) fn of_group(&self, group: &str) -> GroupOffsets {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let copy = |m: &Mutex<GroupOffsets>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        groups.get(group).map(copy).unwrap_or_default()
+    }
+
     /// All groups and their offsets.
     pub(crate) fn all(&self) -> Vec<(GroupName, GroupOffsets)> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);

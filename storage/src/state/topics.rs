@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use mezzo_protocol::ids::{QueueId, QueueOffset, TopicName};
 
 use super::corrupt_log;
-use super::queues::QueueLog;
+use super::queues::{PageStore, QueueLog};
 use crate::error::StorageError;
 pub use crate::format::record::MessageType;
 use crate::format::record::Topic as TopicRecord;
@@ -169,32 +169,49 @@ impl Topic {
         let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
         while queues.len() < count as usize {
             let id = QueueId(u32::try_from(queues.len()).unwrap_or(u32::MAX));
-            let symbol = registry.next_symbol();
-            let queue = Arc::new(Queue::new(self.name.clone(), id, symbol, Arc::clone(&self.open_messages)));
-            registry.0.push(Arc::clone(&queue));
-            queues.push(queue);
+            let open_messages = Arc::clone(&self.open_messages);
+            queues.push(registry.add(|symbol| Queue::new(self.name.clone(), id, symbol, open_messages)));
         }
     }
 
-    pub(crate) fn mark_deleted(&self) {
+    /// No open message may point at its queues any more: their numbers are given to others.
+    pub(crate) fn mark_deleted(&self, registry: &mut QueueRegistry) {
         self.deleted.store(true, Ordering::Release);
         for queue in self.queues() {
             queue.deleted.store(true, Ordering::Release);
+            registry.release(queue.symbol);
         }
     }
 }
 
-/// Every queue there ever was since the start, so that a row needs four bytes for its queue.
+/// Every queue by a number, so that a row needs four bytes for its queue.
 #[derive(Debug, Default)]
-pub(crate) struct QueueRegistry(Vec<Arc<Queue>>);
+pub(crate) struct QueueRegistry {
+    queues: Vec<Option<Arc<Queue>>>,
+    free: Vec<u32>,
+}
 
 impl QueueRegistry {
-    fn next_symbol(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    fn add(&mut self, make: impl FnOnce(u32) -> Queue) -> Arc<Queue> {
+        let symbol = self.free.pop().unwrap_or_else(|| {
+            self.queues.push(None);
+            u32::try_from(self.queues.len() - 1).unwrap_or(u32::MAX)
+        });
+        let queue = Arc::new(make(symbol));
+        if let Some(place) = self.queues.get_mut(symbol as usize) {
+            *place = Some(Arc::clone(&queue));
+        }
+        queue
+    }
+
+    fn release(&mut self, symbol: u32) {
+        if self.queues.get_mut(symbol as usize).and_then(Option::take).is_some() {
+            self.free.push(symbol);
+        }
     }
 
     pub(crate) fn get(&self, symbol: u32) -> Option<&Arc<Queue>> {
-        self.0.get(symbol as usize)
+        self.queues.get(symbol as usize)?.as_ref()
     }
 }
 
@@ -307,6 +324,27 @@ impl Queue {
 
     pub(crate) fn log(&self) -> MutexGuard<'_, QueueLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log now begins at `first_position`: entries before the first live one are dropped. Pages are read without
+    /// the queue's lock, so that publishing does not wait for the disk.
+    pub(crate) fn drop_before(&self, store: &PageStore, first_position: u64) -> Result<(), StorageError> {
+        loop {
+            let oldest = self.log().oldest_page();
+            let dead = match &oldest {
+                Some(page) => page.dead_before(store, first_position)?,
+                None => 0,
+            };
+            let mut log = self.log();
+            let done = match &oldest {
+                Some(page) => !log.drop_of_page(store, page, dead),
+                None => log.drop_of_tail(first_position),
+            };
+            self.publish_ends(&log);
+            if done {
+                return Ok(());
+            }
+        }
     }
 
     /// Copies the published log's ends to where readers see them.

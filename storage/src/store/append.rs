@@ -41,7 +41,7 @@ impl Store {
         self.check_sizes(batch)?;
         let mut asks_history = Vec::new();
         let end = {
-            let mut appender = lock(&self.appender);
+            let mut appender = self.appender();
             if let Err(e) = self.write_frames(now, batch, &mut appender, &mut asks_history) {
                 // what was admitted may be in the ledger and not in the log: from here on only a restart knows
                 self.log.fence(e.to_string());
@@ -55,7 +55,7 @@ impl Store {
             end
         };
         if self.options.ack == AckLevel::Memory {
-            self.publish(end)?;
+            self.announce(self.publish(end)?);
             if self.unsynced_messages.load(Ordering::Relaxed) >= UNSYNCED_MESSAGES_MAX {
                 self.sync()?;
             }

@@ -135,7 +135,9 @@ fn sync_loop(store: &Store, stopping: &Stopping) {
         if memory { Duration::from_millis(store.options.flush_interval_ms.max(1)) } else { LOOK_AROUND };
     while !stopping.now() {
         let requested = store.sync_requested.wait(patience);
-        if (requested || memory) && store.sync().is_err() {
+        // also when nobody asked: an append that nobody waits for is not left behind either
+        let behind = requested || memory || store.limit().0 < store.appended.load(Ordering::Acquire);
+        if behind && store.sync().is_err() {
             // the observer has been told; nothing will be synced any more
             return;
         }
@@ -156,7 +158,11 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
                 store.segments_wanted.wait(FAILURE_PAUSE);
             }
             Err(e) => {
-                tracing::warn!(error = %e, "cannot prepare a log segment; new messages are refused when none is left");
+                tracing::warn!(error = %e, "cannot prepare a log segment");
+                store.report_if_fenced();
+                if store.is_fenced() {
+                    return;
+                }
                 store.segments_wanted.wait(FAILURE_PAUSE);
             }
         }
@@ -166,6 +172,7 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
 fn keep_loop(store: &Store, stopping: &Stopping, clock: &dyn Clock) {
     while !stopping.now() {
         if let Err(e) = store.keep(clock.now()) {
+            store.report_if_fenced();
             if store.is_fenced() {
                 return;
             }

@@ -53,11 +53,11 @@ impl Store {
         let mut state = lock(&self.checkpointing);
         // most of the waiting happens outside the append lock
         self.sync()?;
-        let (bytes, position, freed) = {
-            let appender = lock(&self.appender);
+        let (bytes, position, freed, published) = {
+            let appender = self.appender();
             // after a failed write the ledger holds what the log does not
             self.log.check()?;
-            self.sync()?;
+            let published = self.sync_unannounced()?;
             let position = appender.writer.position();
             let header = StateHeader {
                 role: StateRole::Checkpoint,
@@ -72,8 +72,9 @@ impl Store {
             };
             // pages given back from here on are named by this checkpoint
             let freed = self.view.pages.take_freed();
-            (snapshot::checkpoint_file(&appender.ledger, header), position, freed)
+            (snapshot::checkpoint_file(&appender.ledger, header), position, freed, published)
         };
+        self.announce(published);
         let written = self
             .view
             .pages
@@ -114,7 +115,7 @@ impl Store {
         if next > state.position || next > self.log.synced() {
             return Ok(());
         }
-        let summary = lock(&self.appender).ledger.segments.get(oldest.base);
+        let summary = self.appender().ledger.segments.get(oldest.base);
         let oldest_kept_ms = now.as_ms().saturating_sub(self.options.retention_ms);
         if summary.open > 0 || summary.newest_visible_ms >= oldest_kept_ms {
             return Ok(());
@@ -123,11 +124,9 @@ impl Store {
         self.sync()?;
         state.base = self.advance_base(&state.base, next)?;
         let first = self.log.remove_first_segment()?;
-        lock(&self.appender).ledger.segments.drop_before(first);
+        self.appender().ledger.segments.drop_before(first);
         for queue in self.topics().iter().flat_map(|t| t.queues()) {
-            let mut log = queue.log();
-            log.drop_before(&self.view.pages, first)?;
-            queue.publish_ends(&log);
+            queue.drop_before(&self.view.pages, first)?;
         }
         let horizon =
             now.as_ms().saturating_sub(self.options.history_horizon_ms.max(self.options.retention_ms));

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `open.rs` recovers, `checkpoint.rs` writes checkpoints, moves the base and deletes old segments, `background.rs`
-//! holds the threads. Locks are taken in this order and never the other way: appender, pending, publishing, queue.
+//! holds the threads. Locks are taken in this order and never the other way: checkpointing, appender, syncing,
+//! publishing, pending, queue.
 
 mod append;
 mod background;
@@ -117,12 +118,20 @@ impl std::fmt::Debug for Store {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // a poisoned lock means a panic while state was half changed; the process aborts on panics in these sections only
-    // through fencing, so the data behind it is what the log says
+    // what stands behind these locks is whole after each step; the one lock where that is not so is `Store::appender`
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store {
+    /// Takes the append lock. A panic under it may have left the ledger ahead of the log: then nothing is written any
+    /// more.
+    fn appender(&self) -> std::sync::MutexGuard<'_, Appender> {
+        self.appender.lock().unwrap_or_else(|poisoned| {
+            self.log.fence("a panic while appending");
+            poisoned.into_inner()
+        })
+    }
+
     /// What the store was opened with.
     #[must_use]
     pub fn options(&self) -> &StoreOptions {
@@ -191,7 +200,6 @@ impl Store {
     /// All offsets of a group.
     #[must_use]
     pub fn offsets_of(&self, group: &str) -> Vec<(TopicName, QueueId, QueueOffset)> {
-        let all = self.offsets.all().into_iter().find(|(name, _)| name.as_str() == group);
-        all.into_iter().flat_map(|(_, offsets)| offsets).map(|((t, q), o)| (t, q, o)).collect()
+        self.offsets.of_group(group).into_iter().map(|((t, q), o)| (t, q, o)).collect()
     }
 }

@@ -174,9 +174,7 @@ impl Store {
         let first = log.first_position();
         ledger.segments.drop_before(first);
         for queue in ledger.topics.values().flat_map(|t| t.queues()) {
-            let mut queue_log = queue.log();
-            queue_log.drop_before(&view.pages, first)?;
-            queue.publish_ends(&queue_log);
+            queue.drop_before(&view.pages, first)?;
         }
         // owed: the start before this one was stopped between its first frame and the jump
         let lossy = ledger.owes_jump || (ledger.ack == AckLevel::Memory && !report.clean && !created);
@@ -232,7 +230,7 @@ impl Store {
     /// are not used again.
     fn jump_offsets(&self, now: Timestamp) -> Result<(), StorageError> {
         {
-            let mut appender = super::lock(&self.appender);
+            let mut appender = self.appender();
             let Appender { writer, ledger, outgoing, scratch } = &mut *appender;
             // twice the bound: what was published while the last sync ran counts for the next
             let jump = Jump { by: 2 * UNSYNCED_MESSAGES_MAX };

@@ -7,7 +7,7 @@ use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
 use mezzo_protocol::message::record::MessageView;
 use mezzo_protocol::time::Timestamp;
 
-use super::{Store, lock};
+use super::Store;
 use crate::error::StorageError;
 use crate::format::queue_entry::QueueEntry;
 use crate::format::record::{MessagePayload, MessagePrefix, Outcome, RECORD_HEADER_BYTES, RecordHeader};
@@ -128,7 +128,7 @@ impl Store {
                 }
             }
             MessagePrefix::Due { due_ms } => {
-                if lock(&self.appender).ledger.due.contains(due_ms, at) {
+                if self.appender().ledger.due.contains(due_ms, at) {
                     return Err(hidden());
                 }
                 self.place_of(payload.message, at, due_ms)?

@@ -25,6 +25,16 @@ pub(super) struct SyncState {
     last: Duration,
 }
 
+/// What the observer has to be told of.
+#[derive(Debug, Default)]
+#[must_use = "to be announced"]
+pub(super) struct Published {
+    /// Where the limit was moved.
+    limit: Option<u64>,
+    /// Watched queues with new entries.
+    grown: Vec<Arc<Queue>>,
+}
+
 impl Store {
     /// Syncs what was appended so far and publishes it. Concurrent callers share syncs.
     ///
@@ -32,10 +42,18 @@ impl Store {
     /// [`StorageError::Fenced`] after the first failure, for ever.
     pub fn sync(&self) -> Result<(), StorageError> {
         let mut syncing = lock(&self.syncing);
-        self.sync_holding(&mut syncing)
+        let published = self.sync_holding(&mut syncing)?;
+        drop(syncing);
+        self.announce(published);
+        Ok(())
     }
 
-    fn sync_holding(&self, syncing: &mut SyncState) -> Result<(), StorageError> {
+    /// As [`Store::sync`], for a caller that holds the append lock: it announces what was published after that.
+    pub(super) fn sync_unannounced(&self) -> Result<Published, StorageError> {
+        self.sync_holding(&mut lock(&self.syncing))
+    }
+
+    fn sync_holding(&self, syncing: &mut SyncState) -> Result<Published, StorageError> {
         // what is appended from here on belongs to the next group
         let target = self.appended.load(Ordering::Acquire);
         if self.log.synced() < target {
@@ -68,7 +86,10 @@ impl Store {
         if syncing.last > INLINE_SYNC_MAX {
             return false;
         }
-        self.sync_holding(&mut syncing).is_ok() && self.limit() >= end
+        let Ok(published) = self.sync_holding(&mut syncing) else { return false };
+        drop(syncing);
+        self.announce(published);
+        self.limit() >= end
     }
 
     /// Wakes the syncer thread.
@@ -77,10 +98,10 @@ impl Store {
     }
 
     /// Publishes every effect of records below `limit`, in log order, and moves the limit there.
-    pub(super) fn publish(&self, limit: u64) -> Result<(), StorageError> {
-        let publishing = lock(&self.publishing);
+    pub(super) fn publish(&self, limit: u64) -> Result<Published, StorageError> {
+        let _publishing = lock(&self.publishing);
         if self.limit.load(Ordering::Acquire) >= limit {
-            return Ok(());
+            return Ok(Published::default());
         }
         let ready: Vec<Publication> = {
             let mut pending = lock(&self.pending);
@@ -100,12 +121,17 @@ impl Store {
             self.unsynced_messages.fetch_add(messages, Ordering::Relaxed);
         }
         self.limit.store(limit, Ordering::Release);
-        drop(publishing);
-        for queue in &grown {
+        Ok(Published { limit: Some(limit), grown })
+    }
+
+    /// Tells the observer; no lock may be held.
+    pub(super) fn announce(&self, published: Published) {
+        for queue in &published.grown {
             self.observer.queue_grew(queue);
         }
-        self.observer.limit_advanced(PhysicalOffset(limit));
-        Ok(())
+        if let Some(limit) = published.limit {
+            self.observer.limit_advanced(PhysicalOffset(limit));
+        }
     }
 
     /// Tells the observer, once per call, when writing has ended.

@@ -3,7 +3,7 @@
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::time::Timestamp;
 
-use super::{Store, StoredMessage, lock};
+use super::{Store, StoredMessage};
 use crate::error::StorageError;
 use crate::format::queue_entry::QueueEntry;
 use crate::state::transactions::{DueCheck, OpenState, OpenTransaction};
@@ -13,7 +13,7 @@ impl Store {
     /// until [`Store::reschedule`]; what is not yet within the limit is left for the next call.
     #[must_use]
     pub fn due_checks(&self, now: Timestamp, max: usize) -> Vec<DueCheck> {
-        let mut appender = lock(&self.appender);
+        let mut appender = self.appender();
         let mut due = appender.ledger.open.due(now.as_ms(), max);
         let limit = self.limit();
         due.retain(|check| {
@@ -29,19 +29,19 @@ impl Store {
     /// Asks again at `at`; nothing happens if it was decided meanwhile. IN_DOUBT ones may be scheduled too: they are
     /// asked once more when a producer of their group appears.
     pub fn reschedule(&self, origin: PhysicalOffset, at: Timestamp) {
-        lock(&self.appender).ledger.open.reschedule(origin.0, at.as_ms());
+        self.appender().ledger.open.reschedule(origin.0, at.as_ms());
     }
 
     /// When [`Store::due_checks`] may have something, at the earliest.
     #[must_use]
     pub fn next_check_at(&self) -> Option<Timestamp> {
-        lock(&self.appender).ledger.open.next_check_ms().map(Timestamp::from_ms)
+        self.appender().ledger.open.next_check_ms().map(Timestamp::from_ms)
     }
 
     /// An open transaction.
     #[must_use]
     pub fn transaction(&self, origin: PhysicalOffset) -> Option<OpenTransaction> {
-        let appender = lock(&self.appender);
+        let appender = self.appender();
         let table = &appender.ledger.open;
         table.get(origin.0).and_then(|row| table.describe(row))
     }
@@ -49,13 +49,13 @@ impl Store {
     /// Half and delayed messages that are not visible yet.
     #[must_use]
     pub fn open_messages(&self) -> usize {
-        lock(&self.appender).ledger.open_messages()
+        self.appender().ledger.open_messages()
     }
 
     /// Open transactions, prepared and in doubt, in order of origin, at most `max`.
     #[must_use]
     pub fn open_transactions(&self, max: usize) -> Vec<OpenTransaction> {
-        let appender = lock(&self.appender);
+        let appender = self.appender();
         let table = &appender.ledger.open;
         let mut all: Vec<_> = table.iter().filter_map(|row| table.describe(row)).collect();
         all.sort_by_key(|t| t.origin);
@@ -66,7 +66,7 @@ impl Store {
     /// Parked transactions of a producer group, at most `max`.
     #[must_use]
     pub fn in_doubt_of_group(&self, group: &str, max: usize) -> Vec<PhysicalOffset> {
-        let appender = lock(&self.appender);
+        let appender = self.appender();
         appender.ledger.open.in_doubt_of(group).take(max).map(PhysicalOffset).collect()
     }
 
@@ -82,7 +82,7 @@ impl Store {
     /// When its bytes cannot be read.
     pub fn half_message(&self, origin: PhysicalOffset) -> Result<Option<StoredMessage>, StorageError> {
         let entry = {
-            let appender = lock(&self.appender);
+            let appender = self.appender();
             appender.ledger.open.get(origin.0).map(|row| QueueEntry {
                 position: row.location,
                 size: row.size,
@@ -99,6 +99,6 @@ impl Store {
     /// When the next delayed message is due.
     #[must_use]
     pub fn next_due_at(&self) -> Option<Timestamp> {
-        lock(&self.appender).ledger.due.next_due_ms().map(Timestamp::from_ms)
+        self.appender().ledger.due.next_due_ms().map(Timestamp::from_ms)
     }
 }

@@ -157,25 +157,36 @@ impl QueueLog {
         Ok((self.tail_first + within as u64).max(self.min))
     }
 
-    /// The log now begins at `first_position`: entries before the first live one are dropped.
-    pub(crate) fn drop_before(&mut self, store: &PageStore, first_position: u64) -> Result<(), StorageError> {
-        let mut freed = Vec::new();
-        while let Some(page) = self.pages.front() {
-            let entries = store.read(self.seed, page.page, page.first)?;
-            let dead = entries.iter().take_while(|e| e.position < first_position).count();
-            if dead < entries.len() {
-                self.min = self.min.max(page.first + dead as u64);
-                store.free(freed);
-                return Ok(());
-            }
-            self.min = page.end();
-            freed.push(page.page);
-            self.pages.pop_front();
+    /// The page that is dropped first, to be read without the queue's lock.
+    pub(crate) fn oldest_page(&self) -> Option<OldestPage> {
+        self.pages.front().map(|page| OldestPage { seed: self.seed, page: *page })
+    }
+
+    /// The first `dead` entries of what was the oldest page are gone. False when the page, or a part of it, stays.
+    pub(crate) fn drop_of_page(&mut self, store: &PageStore, oldest: &OldestPage, dead: usize) -> bool {
+        let page = oldest.page;
+        if self.pages.front() != Some(&page) {
+            // the topic was deleted meanwhile
+            return false;
         }
-        store.free(freed);
-        let dead = self.tail.iter().take_while(|e| e.position < first_position).count();
-        self.min = self.min.max(self.tail_first + dead as u64);
-        Ok(())
+        if dead < usize::from(page.count) {
+            self.min = self.min.max(page.first + dead as u64);
+            return false;
+        }
+        self.min = page.end();
+        self.pages.pop_front();
+        store.free([page.page]);
+        true
+    }
+
+    /// The log now begins at `first_position`: what is dropped of the unfinished page. False when there are full pages
+    /// before it.
+    pub(crate) fn drop_of_tail(&mut self, first_position: u64) -> bool {
+        if self.pages.is_empty() {
+            let dead = self.tail.iter().take_while(|e| e.position < first_position).count();
+            self.min = self.min.max(self.tail_first + dead as u64);
+        }
+        self.pages.is_empty()
     }
 
     /// Gives every page back; the topic was deleted.
@@ -184,6 +195,21 @@ impl QueueLog {
         self.tail_first = self.max_offset();
         self.tail.clear();
         self.min = self.tail_first;
+    }
+}
+
+/// A queue's oldest page.
+#[derive(Debug)]
+pub(crate) struct OldestPage {
+    seed: u32,
+    page: PageRef,
+}
+
+impl OldestPage {
+    /// How many of its first entries lie before `first_position`.
+    pub(crate) fn dead_before(&self, store: &PageStore, first_position: u64) -> Result<usize, StorageError> {
+        let entries = store.read(self.seed, self.page.page, self.page.first)?;
+        Ok(entries.iter().take_while(|e| e.position < first_position).count())
     }
 }
 
