@@ -44,12 +44,17 @@ impl Wheel {
 
     /// Arms a row at its deadline; it must not be armed.
     pub(crate) fn arm(&mut self, rows: &mut impl Links, row: u32) {
+        self.place(rows, row, self.now, self.now + 1);
+    }
+
+    /// Puts a row into the slot that is opened in time, seen from tick `from`, but not before tick `earliest`.
+    fn place(&mut self, rows: &mut impl Links, row: u32, from: u64, earliest: u64) {
         // rounding up: never early
-        let due = rows.deadline_ms(row).div_ceil(TICK_MS).max(self.now + 1);
-        let ahead = (due - self.now).min((1 << 32) - 1);
-        let level = (63 - ahead.leading_zeros() as usize) / 8;
+        let due = rows.deadline_ms(row).div_ceil(TICK_MS).max(earliest);
+        let ahead = (due - from).min((1 << 32) - 1);
+        let level = ahead.checked_ilog2().unwrap_or(0) as usize / 8;
         // a slot of a higher level is opened when its first tick begins
-        let slot = level * SLOTS + (((self.now + ahead) >> (8 * level)) as usize & (SLOTS - 1));
+        let slot = level * SLOTS + (((from + ahead) >> (8 * level)) as usize & (SLOTS - 1));
         let head = self.heads.get(slot).copied().unwrap_or(NONE);
         if head != NONE {
             let (next, _, at) = rows.links(head);
@@ -93,7 +98,7 @@ impl Wheel {
             for level in (1..LEVELS).rev() {
                 if next.trailing_zeros() as usize >= 8 * level {
                     let slot = level * SLOTS + ((next >> (8 * level)) as usize & (SLOTS - 1));
-                    self.replace(rows, slot);
+                    self.replace(rows, slot, next);
                 }
             }
             let slot = next as usize & (SLOTS - 1);
@@ -137,14 +142,15 @@ impl Wheel {
         })
     }
 
-    /// Opens a slot of a higher level: its rows go where they belong now.
-    fn replace(&mut self, rows: &mut impl Links, slot: usize) {
+    /// Opens a slot of a higher level, which begins at `tick`: its rows go where they belong now. Seen from the tick
+    /// before, the last row of the slot would seem a whole turn of the level below away, and go back to this slot.
+    fn replace(&mut self, rows: &mut impl Links, slot: usize, tick: u64) {
         let mut row = self.heads.get(slot).copied().unwrap_or(NONE);
         self.set_head(slot, NONE);
         while row != NONE {
             let (next, _, _) = rows.links(row);
             rows.set_links(row, NONE, NONE, NONE);
-            self.arm(rows, row);
+            self.place(rows, row, tick, tick);
             row = next;
         }
     }
@@ -182,6 +188,24 @@ mod tests {
         }
         fn deadline_ms(&self, row: u32) -> u64 {
             self.0[row as usize].3
+        }
+    }
+
+    #[test]
+    fn the_last_row_of_a_slot_is_as_punctual_as_the_first() {
+        let edges =
+            [255, 256, 257, 511, 512, 767, 937, 65_535, 65_536, 65_791, 131_071, 16_777_215, 16_777_471];
+        for (start, tick) in [0, 1, 254, 255, 256, 1000].into_iter().flat_map(|s| edges.map(|e| (s, e))) {
+            if tick <= start {
+                continue;
+            }
+            let mut rows = Rows(vec![(NONE, NONE, NONE, tick * TICK_MS)]);
+            let mut wheel = Wheel::starting_at(start * TICK_MS);
+            wheel.arm(&mut rows, 0);
+            for early in [tick / 2, tick - 1] {
+                assert!(wheel.due(&mut rows, early * TICK_MS, 9).is_empty(), "{tick} from {start}: early");
+            }
+            assert_eq!(wheel.due(&mut rows, tick * TICK_MS, 9), [0], "{tick} from {start}: late");
         }
     }
 
