@@ -30,7 +30,7 @@ use mezzo_storage::{Batch, DueCheck, Operation, ParkReason, StorageError};
 use super::{
     Services,
     alarm::Alarm,
-    client_channel::{ChannelId, ClientChannel, DecisionAsk},
+    client_channel::{ChannelId, ClientChannel, DecisionAsk, PushRefused},
     stop::Stop,
 };
 use crate::{
@@ -314,7 +314,12 @@ impl Ask {
             return Asking::Left(group);
         }
         match half_message(services, self.origin, prepared_at) {
-            Ok(Some(ask)) => self.channel.ask_decision(&ask).map_or(Asking::Unsent, Asking::Sent),
+            Ok(Some(ask)) => match self.channel.ask_decision(&ask) {
+                Ok(mark) => Asking::Sent(mark),
+                // no connection could take it: it must not stand in the way of those behind it
+                Err(PushRefused::Unwritable) => Asking::Gone,
+                Err(PushRefused::Closed | PushRefused::Full) => Asking::Unsent,
+            },
             Ok(None) => Asking::Gone,
             Err(error) => {
                 tracing::error!(origin = self.origin.0, %error, "a half message cannot be read: nobody is asked about it");

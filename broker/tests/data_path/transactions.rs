@@ -201,3 +201,22 @@ fn a_transaction_whose_producer_is_gone_is_asked_of_another_member_without_burni
     let reply = member.call(37, &end_fields(&origin, "8", "true"), b"");
     assert_eq!((reply.code, reply.ext_value("mezzoOutcome")), (0, Some("COMMITTED")));
 }
+
+#[test]
+fn a_transaction_that_no_frame_can_ask_about_does_not_hold_up_the_next() {
+    let broker = TestBroker::start(&CHECKS);
+    let mut wire = broker.connect();
+    // the question names the key twice, and JSON writes each of these as six bytes: too long for a header
+    let key = "\u{3}".repeat(25_000);
+    let props =
+        properties::encode([("TRAN_MSG", "true"), ("PGROUP", "p"), ("UNIQ_KEY", key.as_str())]).unwrap();
+    assert_eq!(wire.call(310, &send_fields("p", "T", "0", &props), b"unaskable").code, 0);
+    let beside = half(&mut wire, &[], b"due at the same time");
+    broker.advance(100);
+    let behind = half(&mut wire, &[], b"due a moment later");
+    broker.advance(2_440);
+    assert_eq!(wire.asked(39).ext_value("commitLogOffset"), Some(beside.as_str()));
+    // less than a connection rests that did not take a question
+    broker.advance(100);
+    assert_eq!(wire.asked(39).ext_value("commitLogOffset"), Some(behind.as_str()));
+}

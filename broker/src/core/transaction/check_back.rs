@@ -153,18 +153,19 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
                     self.effects.push_back(Effect::Count(origin));
                 }
             }
+            let later = now.saturating_add_ms(next_ask_after_ms(self.bounds.check_interval_ms, asks));
+            self.effects.push_back(Effect::Reschedule(origin, later));
             let exhausted = match (asks >= self.bounds.check_max, too_old) {
                 (true, _) => Some(Exhausted::Asked),
                 (false, true) => Some(Exhausted::TooOld),
                 (false, false) => None,
             };
+            // a later time first: on a full disk the record may be refused, and then it is parked the next time
             if let Some(reason) = exhausted {
                 self.waiting.leave(origin);
                 self.effects.push_back(Effect::Park(origin, reason));
                 continue;
             }
-            let later = now.saturating_add_ms(next_ask_after_ms(self.bounds.check_interval_ms, asks));
-            self.effects.push_back(Effect::Reschedule(origin, later));
             let (order, until) = (self.new_order(), self.give_up_at(later));
             self.enqueue(origin, Waiting { group, order, asks, doubtful: false, asked: asked_before, until });
         }

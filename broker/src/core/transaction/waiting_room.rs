@@ -1,7 +1,9 @@
 //! Transactions that are due and cannot be asked about yet, in due order per producer group. The room is bounded, and
 //! nobody who could be asked is kept out by those who cannot: where it is full, the newest entry of a group without
-//! members makes way. Whoever leaves the room unasked comes back when the log says that it is due again; an entry that
-//! does not come back was decided meanwhile, and is forgotten.
+//! members makes way, and where all have members, the newest of the group with the most entries. So a group whose
+//! producers are slow to answer, or never do, cannot fill the room against the others. Whoever leaves the room unasked
+//! comes back when the log says that it is due again; an entry that does not come back was decided meanwhile, and is
+//! forgotten.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -34,6 +36,8 @@ pub(crate) struct WaitingRoom {
     entries: HashMap<PhysicalOffset, Waiting>,
     /// What waits, per group, in due order.
     queues: HashMap<GroupName, BTreeMap<u64, PhysicalOffset>>,
+    /// How many of each group wait.
+    sizes: BTreeSet<(usize, GroupName)>,
     /// Head of each queue whose group may have a member with room.
     heads: BTreeSet<(u64, GroupName)>,
     /// Entries of groups that nobody speaks for.
@@ -52,6 +56,7 @@ impl WaitingRoom {
     pub(crate) fn len(&self) -> usize {
         assert_eq!(self.entries.len(), self.queues.values().map(BTreeMap::len).sum::<usize>());
         assert_eq!(self.entries.len(), self.expiries.len());
+        assert_eq!(self.entries.len(), self.sizes.iter().map(|(size, _)| size).sum::<usize>());
         self.entries.len()
     }
 
@@ -61,7 +66,7 @@ impl WaitingRoom {
     }
 
     /// Lets a transaction in, at the place its order says. One that waits already keeps its place. False if the room is
-    /// full of entries that could all be asked about, or that are no newer.
+    /// full and nobody makes way: the group has no members, or no other group has clearly more entries.
     pub(crate) fn enter(&mut self, origin: PhysicalOffset, entry: Waiting, has_members: bool) -> bool {
         if let Some(known) = self.entries.get_mut(&origin) {
             self.expiries.remove(&(known.until, origin));
@@ -70,8 +75,8 @@ impl WaitingRoom {
             return true;
         }
         if self.entries.len() >= self.capacity {
-            let newest = if has_members { self.memberless.last().copied() } else { None };
-            let Some((_, newest)) = newest else { return false };
+            let newest = if has_members { self.makes_way_for(&entry.group) } else { None };
+            let Some(newest) = newest else { return false };
             self.leave(newest);
         }
         let (group, order) = (entry.group.clone(), entry.order);
@@ -80,6 +85,9 @@ impl WaitingRoom {
             self.heads.remove(&(head, group.clone()));
         }
         queue.insert(order, origin);
+        let size = queue.len();
+        self.sizes.remove(&(size - 1, group.clone()));
+        self.sizes.insert((size, group.clone()));
         if !has_members {
             self.memberless.insert((order, origin));
         }
@@ -89,13 +97,31 @@ impl WaitingRoom {
         true
     }
 
+    /// Who leaves the full room so that one more of `group`, which has members, can enter.
+    fn makes_way_for(&self, group: &GroupName) -> Option<PhysicalOffset> {
+        if let Some(&(_, newest)) = self.memberless.last() {
+            return Some(newest);
+        }
+        let (most, largest) = self.sizes.last()?;
+        let own = self.queues.get(group).map_or(0, BTreeMap::len);
+        // with one more here and one less there it must not be the other way round
+        if *most <= own + 1 {
+            return None;
+        }
+        self.queues.get(largest)?.last_key_value().map(|(_, newest)| *newest)
+    }
+
     /// Takes a transaction out.
     pub(crate) fn leave(&mut self, origin: PhysicalOffset) -> Option<Waiting> {
         let entry = self.entries.remove(&origin)?;
         self.memberless.remove(&(entry.order, origin));
         self.expiries.remove(&(entry.until, origin));
         let Some(queue) = self.queues.get_mut(&entry.group) else { return Some(entry) };
+        self.sizes.remove(&(queue.len(), entry.group.clone()));
         queue.remove(&entry.order);
+        if !queue.is_empty() {
+            self.sizes.insert((queue.len(), entry.group.clone()));
+        }
         let was_head = self.heads.remove(&(entry.order, entry.group.clone()));
         match queue.first_key_value() {
             None => {
@@ -207,6 +233,26 @@ mod tests {
         room.set_members(&group("dead"), false);
         assert!(enter(&mut room, 6, "alive", 6, true));
         assert!(!enter(&mut room, 7, "alive", 7, true));
+        assert_eq!(room.len(), 3);
+    }
+
+    #[test]
+    fn a_group_that_fills_the_room_makes_way_for_others_until_all_have_the_same() {
+        let mut room = WaitingRoom::new(4);
+        for origin in 1..=4 {
+            assert!(enter(&mut room, origin, "slow", origin, true));
+        }
+        assert!(!enter(&mut room, 5, "slow", 5, true));
+        assert!(enter(&mut room, 6, "other", 6, true));
+        assert!(enter(&mut room, 7, "other", 7, true));
+        assert!(!enter(&mut room, 8, "other", 8, true));
+        assert!(!enter(&mut room, 9, "nobody", 9, false));
+        assert!(room.get(PhysicalOffset(3)).is_none() && room.get(PhysicalOffset(4)).is_none());
+        assert_eq!(room.head(&group("slow")), Some(PhysicalOffset(1)), "its oldest stay");
+        assert_eq!(room.len(), 4);
+        room.leave(PhysicalOffset(6));
+        room.leave(PhysicalOffset(7));
+        assert!(enter(&mut room, 10, "third", 10, true));
         assert_eq!(room.len(), 3);
     }
 

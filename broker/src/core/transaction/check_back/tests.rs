@@ -182,10 +182,38 @@ fn a_transaction_is_parked_when_it_is_due_after_the_last_ask_that_counts() {
             Heard(7, 1),
             DueNow(1_100, &[(1, "g", 2)]),
         ],
-        &["1 at 1100", "1 asked at c7", "1 at 1100", "1 counts", "1 parked Asked"],
+        &["1 at 1100", "1 asked at c7", "1 at 1100", "1 counts", "1 at 2100", "1 parked Asked"],
     );
-    check(&[DueNow(100, &[(1, "g", 3)])], &["1 parked Asked"]);
-    check(&[TooOld(100, 1)], &["1 parked TooOld"]);
+    // due again as well, in case that the disk is too full for the record
+    check(&[DueNow(100, &[(1, "g", 3)])], &["1 at 1100", "1 parked Asked"]);
+    check(&[TooOld(100, 1)], &["1 at 1100", "1 parked TooOld"]);
+}
+
+#[test]
+fn a_group_that_does_not_answer_keeps_no_other_group_from_being_asked() {
+    check(
+        &[
+            Joined(0, "s", 7),
+            Joined(0, "g", 8),
+            DueNow(100, &[(1, "s", 0), (2, "s", 0), (3, "s", 0), (4, "s", 0), (5, "s", 0), (6, "s", 0)]),
+            DueNow(200, &[(9, "g", 0)]),
+        ],
+        &[
+            "1 at 1100",
+            "2 at 1100",
+            "3 at 1100",
+            "4 at 1100",
+            "5 at 1100",
+            "6 at 1100",
+            "1 asked at c7",
+            "1 at 1100",
+            "2 asked at c7",
+            "2 at 1100",
+            "9 at 1200",
+            "9 asked at c8",
+            "9 at 1200",
+        ],
+    );
 }
 
 #[test]
