@@ -22,6 +22,9 @@ pub(crate) struct QueueKey {
     pub(crate) topic: TopicName,
     /// The queue's number within the topic.
     pub(crate) queue: QueueId,
+    /// Tells the queues of a topic that was deleted and created again apart: whoever waits for the old one does not hear
+    /// of the new one, and the other way round.
+    pub(crate) life: usize,
 }
 
 /// How many pulls may wait at the same time.
@@ -83,8 +86,8 @@ pub(crate) enum Effect<C, T> {
 pub(crate) struct LongPolls<C, T> {
     bounds: HoldBounds,
     pulls: HashMap<u64, HeldPull<C, T>>,
-    /// Tokens in the order in which the pulls arrived.
-    queues: HashMap<QueueKey, Vec<u64>>,
+    /// Tokens, which rise in the order in which the pulls arrived.
+    queues: HashMap<QueueKey, BTreeSet<u64>>,
     connections: HashMap<C, BTreeSet<u64>>,
     deadlines: BTreeSet<(Timestamp, u64)>,
     effects: VecDeque<Effect<C, T>>,
@@ -130,7 +133,7 @@ impl<C: Copy + Eq + Hash, T> LongPolls<C, T> {
         if waiting.is_empty() {
             self.effects.push_back(Effect::Watch(pull.queue.clone()));
         }
-        waiting.push(token);
+        waiting.insert(token);
         self.connections.entry(pull.connection).or_default().insert(token);
         self.deadlines.insert((pull.deadline, token));
         self.pulls.insert(token, pull);
@@ -195,7 +198,7 @@ impl<C: Copy + Eq + Hash, T> LongPolls<C, T> {
             }
         }
         if let Some(waiting) = self.queues.get_mut(&pull.queue) {
-            waiting.retain(|&other| other != token);
+            waiting.remove(&token);
             if waiting.is_empty() {
                 self.queues.remove(&pull.queue);
                 self.effects.push_back(Effect::Unwatch(pull.queue.clone()));
@@ -219,7 +222,7 @@ mod tests {
     use Event::{Closed, Grew, Hold, Refused, Time};
 
     fn key(queue: u32) -> QueueKey {
-        QueueKey { topic: TopicName::new("T").unwrap(), queue: QueueId(queue) }
+        QueueKey { topic: TopicName::new("T").unwrap(), queue: QueueId(queue), life: 0 }
     }
 
     fn pull(
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(effects, expected);
         let held = polls.len();
         assert_eq!(held, polls.deadlines.len());
-        assert_eq!(held, polls.queues.values().map(Vec::len).sum::<usize>());
+        assert_eq!(held, polls.queues.values().map(BTreeSet::len).sum::<usize>());
         assert_eq!(held, polls.connections.values().map(BTreeSet::len).sum::<usize>());
     }
 

@@ -83,6 +83,8 @@ struct State {
     ready: VecDeque<Ready>,
     /// Ready, but their client has no room, or as many reads from the disk as it may.
     stalled: VecDeque<Ready>,
+    /// When they are looked at again, though others are ready all the time.
+    retry_at: Timestamp,
     disk_reads: HashMap<ChannelId, usize>,
 }
 
@@ -102,6 +104,7 @@ impl LongPolls {
             watched: HashMap::new(),
             ready: VecDeque::new(),
             stalled: VecDeque::new(),
+            retry_at: Timestamp::ZERO,
             disk_reads: HashMap::new(),
         };
         Self { state: Mutex::new(state), alarm: Alarm::default() }
@@ -120,7 +123,7 @@ impl LongPolls {
         waiter: Box<dyn PullWaiter>,
     ) -> Result<(), Box<dyn PullWaiter>> {
         let queue = Arc::clone(&pull.queue);
-        let key = QueueKey { topic: queue.topic().clone(), queue: queue.id() };
+        let key = key_of(&queue);
         let from = pull.from;
         let held =
             HeldPull { queue: key.clone(), connection, from, deadline, payload: Waiting { pull, waiter } };
@@ -164,7 +167,7 @@ impl LongPolls {
 
     /// A watched queue has grown. Called by whoever published; does not block.
     pub(crate) fn queue_grew(&self, queue: &Arc<Queue>) {
-        let key = QueueKey { topic: queue.topic().clone(), queue: queue.id() };
+        let key = key_of(queue);
         let mut state = self.lock();
         state.machine.handle_queue_grew(&key, queue.max_offset());
         let woken = state.settle();
@@ -193,7 +196,11 @@ impl LongPolls {
         let state = &mut *state;
         state.machine.handle_timeout(now);
         state.settle();
-        state.ready.append(&mut state.stalled);
+        // each of them once in a while, however many there are: whoever looked all the time would do nothing else
+        if state.ready.is_empty() || now >= state.retry_at {
+            state.ready.append(&mut state.stalled);
+            state.retry_at = now.saturating_add_ms(STALLED_MS);
+        }
         let mut taken = Vec::new();
         for _ in 0..ANSWERS_PER_TURN {
             let Some(ready) = state.ready.pop_front() else { break };
@@ -257,6 +264,12 @@ impl State {
         }
         true
     }
+}
+
+/// The queue's key. Its address is its own for as long as anybody who waits for it keeps it.
+fn key_of(queue: &Arc<Queue>) -> QueueKey {
+    let life = Arc::as_ptr(queue).addr();
+    QueueKey { topic: queue.topic().clone(), queue: queue.id(), life }
 }
 
 /// Answers pulls that are ready, until the stop signal.
@@ -337,5 +350,71 @@ fn nothing_yet(queue: &Queue, from: QueueOffset) -> Pulled {
         next: from,
         min: queue.min_offset(),
         max: queue.max_offset(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mezzo_protocol::{
+        ids::{QueueId, TopicName},
+        message::tag::TagFilter,
+    };
+    use mezzo_storage::{Batch, Operation, TopicConfig};
+
+    use super::*;
+    use crate::{Broker, Config};
+
+    /// A client that reads nothing.
+    struct Full;
+
+    impl PullWaiter for Full {
+        fn has_room(&self) -> bool {
+            false
+        }
+
+        fn answer(self: Box<Self>, _: Result<Pulled, PullError>) {}
+    }
+
+    #[test]
+    fn pulls_of_clients_without_room_are_looked_at_now_and_then_however_many_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.store.dir = dir.path().join("data");
+        config.server.listen.set_port(0);
+        config.server.name_server_listen.set_port(0);
+        let broker = Broker::start(config).unwrap();
+        let store = broker.store().unwrap();
+        let now = Timestamp::from_ms(1);
+        let mut batch = Batch::default();
+        batch.push(Operation::PutTopic(TopicConfig::new(TopicName::new("T").unwrap(), 1)));
+        store.append(now, &mut batch).unwrap();
+        store.sync().unwrap();
+        let queue = store.topic("T").unwrap().queue(QueueId(0)).unwrap();
+
+        let polls = LongPolls::new(&Limits::default());
+        let pulls = 5 * ANSWERS_PER_TURN;
+        for _ in 0..pulls {
+            let pull = Pull {
+                queue: Arc::clone(&queue),
+                from: QueueOffset(0),
+                messages_max: 1,
+                bytes_max: 1,
+                filter: TagFilter::parse("*").unwrap(),
+            };
+            polls.read_from_disk(pull, ChannelId(1), Box::new(Full));
+        }
+        for round in 0..3 {
+            let mut turns = 1;
+            loop {
+                let (taken, next) = polls.take_ready(now);
+                assert!(taken.is_empty());
+                if next > Some(now) {
+                    break;
+                }
+                turns += 1;
+                assert!(turns <= pulls, "round {round} does not end");
+            }
+            assert_eq!(polls.lock().stalled.len(), pulls);
+        }
     }
 }

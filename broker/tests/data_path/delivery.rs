@@ -65,6 +65,20 @@ fn a_held_pull_is_answered_empty_when_its_time_is_up() {
 }
 
 #[test]
+fn a_pull_of_a_topic_made_again_is_answered_though_another_still_waits_for_the_old_one() {
+    let broker = TestBroker::start(&[]);
+    let mut wire = broker.connect();
+    wire.put("T", &[], b"old");
+    let _of_the_old = wire.send(11, &pull_fields("T", "1", "*", "6", "15000"), b"");
+    assert_eq!(wire.call(215, &[("topic", "T")], b"").code, 0);
+    wire.put("T", &[], b"first");
+    let of_the_new = wire.send(11, &pull_fields("T", "1", "*", "6", "15000"), b"");
+    assert_eq!(wire.max_offset("T", 0), 1);
+    wire.put("T", &[], b"second");
+    assert_eq!(bodies(&wire.answer(of_the_new)), ["second"]);
+}
+
+#[test]
 fn past_the_bound_a_pull_is_answered_at_once() {
     let broker = TestBroker::start(&["limits.held_pulls=1"]);
     let mut wire = broker.connect();
