@@ -20,6 +20,7 @@ impl Shared {
         if !known {
             tracing::warn!("not all brokers know this client yet; it goes on trying");
             self.upkeep_now.notify_one();
+            self.routes_now.notify_one();
         }
     }
 
@@ -47,7 +48,11 @@ impl Shared {
                 let masters =
                     info.broker_addr_table.values().filter_map(|broker| broker.broker_addrs.get(&MASTER_ID));
                 let masters = masters.take(CLUSTER_BROKERS_MAX).map(|address| address.as_str().into());
-                *self.cluster() = masters.collect();
+                let brokers: BTreeSet<Arc<str>> = masters.collect();
+                if std::mem::replace(&mut *self.cluster(), brokers.clone()) != brokers {
+                    // New brokers must know us before they can ask us.
+                    self.upkeep_now.notify_one();
+                }
             }
             Err(error) => tracing::warn!(%error, "the list of brokers cannot be read"),
         }

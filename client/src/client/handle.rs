@@ -190,9 +190,11 @@ impl ClientBuilder {
             route_locks: Default::default(),
             cluster: Mutex::default(),
             upkeep_now,
+            routes_now: Arc::default(),
             stopped: stopped.clone(),
         });
-        tokio::spawn(upkeep::run(Arc::downgrade(&shared)));
+        tokio::spawn(upkeep::run_heartbeats(Arc::downgrade(&shared)));
+        tokio::spawn(upkeep::run_routes(Arc::downgrade(&shared)));
         tokio::spawn(inbound::run(Arc::downgrade(&shared), inbound_receiver));
         let guard = StopGuard { shared: Arc::clone(&shared), _cancel: stopped.drop_guard() };
         Ok(Client { shared, _stop: Arc::new(guard) })

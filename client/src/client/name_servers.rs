@@ -34,11 +34,13 @@ impl NameServers {
     ) -> Result<Reply, Error> {
         loop {
             let mut last = None;
-            for _ in 0..self.addresses.len() {
+            for left in (1..=self.addresses.len()).rev() {
                 let index = self.favourite.load(Ordering::Relaxed);
                 let Some(address) = self.addresses.get(index) else { break };
-                match self.request_one(address, command, deadline).await {
+                // One that takes the question and never answers leaves time for the others.
+                match self.request_one(address, command, deadline.share(left)).await {
                     Ok(reply) => return Ok(reply),
+                    Err(RequestError::ShutDown) => return Err(RequestError::ShutDown.into()),
                     Err(error) => {
                         let next = (index + 1) % self.addresses.len();
                         // Another task may have moved on already; then its choice stands.

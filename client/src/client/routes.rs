@@ -71,7 +71,13 @@ impl Shared {
         let mut all_answered = true;
         for topic in due {
             let _guard = self.route_lock(&topic).lock().await;
-            all_answered &= self.refresh(&topic, self.request_deadline()).await.is_ok();
+            if let Err(error) = self.refresh(&topic, self.request_deadline()).await {
+                // Nobody answers: asking for the other topics would only take as long again, each.
+                if matches!(error, Error::NameServers { .. }) {
+                    return false;
+                }
+                all_answered = false;
+            }
         }
         all_answered
     }
@@ -129,6 +135,9 @@ impl Shared {
     async fn refresh(&self, topic: &TopicName, deadline: Deadline) -> Result<(), Error> {
         let fetched = match self.fetch(topic, topic, deadline).await {
             Ok(Some(route)) => Ok(Some(route)),
+            // A name server that was restarted knows nothing until the brokers register again: what was known a moment
+            // ago is better than a stand-in or nothing.
+            Ok(None) if self.routes().is_trusted(topic, self.now()) => Ok(None),
             Ok(None) => self.fetch_stand_in(topic, deadline).await,
             Err(error) => Err(error),
         };
@@ -143,7 +152,7 @@ impl Shared {
                 Ok(())
             }
             Ok(None) => {
-                self.routes().remove(topic);
+                self.routes().missed(topic, now, RETRY_REFRESH_MS);
                 Ok(())
             }
             Err(error) => {

@@ -35,8 +35,10 @@ pub(crate) struct Shared {
     pub(super) route_locks: [tokio::sync::Mutex<()>; ROUTE_LOCKS],
     /// Addresses of all brokers that the name servers know; only asked for while there are transaction producers.
     pub(super) cluster: Mutex<BTreeSet<Arc<str>>>,
-    /// Wakes the upkeep task: a member joined, or a connection was lost.
+    /// Wakes the heartbeat task: a member joined, a broker was learnt, or a connection was lost.
     pub(super) upkeep_now: Arc<Notify>,
+    /// Wakes the task that keeps routes and the list of brokers fresh.
+    pub(super) routes_now: Arc<Notify>,
     /// Cancelled when the client is shut down or dropped.
     pub(crate) stopped: CancellationToken,
 }

@@ -20,6 +20,10 @@ pub(crate) struct RouteCachePolicy {
     pub(crate) topics_max: usize,
 }
 
+/// How long a route outlives its last confirmation when name servers no longer know its topic, in milliseconds: brokers
+/// register again every 30 s, and name servers hold a silent broker's registration for 120 s.
+const TRUST_MS: u64 = 120_000;
+
 /// What the cache knows about a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lookup {
@@ -36,6 +40,8 @@ struct Entry {
     route: Arc<TopicRoute>,
     due: Timestamp,
     used: Timestamp,
+    /// When a name server last said it.
+    confirmed: Timestamp,
 }
 
 /// The routes of the topics that this client uses.
@@ -66,6 +72,7 @@ impl RouteCache {
         if let Some(entry) = self.entries.get_mut(topic.as_str()) {
             let changed = *entry.route != *route;
             entry.due = due;
+            entry.confirmed = now;
             entry.route = route;
             return changed;
         }
@@ -76,7 +83,7 @@ impl RouteCache {
                 self.entries.remove(&unused);
             }
         }
-        self.entries.insert(topic.clone(), Entry { route, due, used: now });
+        self.entries.insert(topic.clone(), Entry { route, due, used: now, confirmed: now });
         true
     }
 
@@ -94,9 +101,22 @@ impl RouteCache {
         }
     }
 
-    /// The topic is known not to exist any more.
-    pub(crate) fn remove(&mut self, topic: &str) {
-        self.entries.remove(topic);
+    /// Whether the topic's own route was confirmed so short a time before `now` that a name server without it may have
+    /// forgotten it.
+    pub(crate) fn is_trusted(&self, topic: &str, now: Timestamp) -> bool {
+        self.entries.get(topic).is_some_and(|entry| {
+            !entry.route.is_borrowed() && now < entry.confirmed.saturating_add_ms(TRUST_MS)
+        })
+    }
+
+    /// A name server said at `now` that the topic does not exist. A route that is trusted is kept for another refresh
+    /// time; the brokers in it say themselves if the topic is gone.
+    pub(crate) fn missed(&mut self, topic: &str, now: Timestamp, retry_ms: u64) {
+        if self.is_trusted(topic, now) {
+            self.keep(topic, now, retry_ms);
+        } else {
+            self.entries.remove(topic);
+        }
     }
 
     /// Topics to ask about at `now`, in order.
@@ -196,5 +216,21 @@ mod tests {
         assert_eq!(cache.lookup("y", at(12)), Lookup::Missing);
         assert_eq!(cache.addresses(false).len(), 2);
         assert_eq!(cache.master_of("b").as_deref(), Some("b:1"));
+    }
+
+    #[test]
+    fn a_name_server_that_forgot_a_topic_does_not_take_its_route_at_once() {
+        let mut cache = RouteCache::new(POLICY);
+        let held = Arc::new(route("t", &[("a", "a:1")], 1));
+        cache.put(&topic("t"), Arc::clone(&held), at(0));
+        cache.missed("t", at(30_000), 1_000);
+        assert_eq!(cache.lookup("t", at(30_500)), Lookup::Fresh(Arc::clone(&held)));
+        assert_eq!(cache.lookup("t", at(31_000)), Lookup::Stale(held));
+        cache.missed("t", at(TRUST_MS), 1_000);
+        assert_eq!(cache.lookup("t", at(TRUST_MS)), Lookup::Missing);
+        let borrowed = route("TBW102", &[("a", "a:1")], 1).borrowed_for(&topic("t"), 4);
+        cache.put(&topic("t"), Arc::new(borrowed), at(0));
+        cache.missed("t", at(1), 1_000);
+        assert_eq!(cache.lookup("t", at(1)), Lookup::Missing);
     }
 }

@@ -24,6 +24,14 @@ impl Deadline {
         Self { started: now, at: self.at.min(later(now, ms)) }
     }
 
+    /// This deadline or an equal share of the time that is left, if it has to do for `parts` attempts.
+    pub(crate) fn share(self, parts: usize) -> Self {
+        let started = Instant::now();
+        let left = self.at.saturating_duration_since(started);
+        let share = left / u32::try_from(parts.max(1)).unwrap_or(u32::MAX);
+        Self { started, at: self.at.min(started + share) }
+    }
+
     /// When it is over.
     pub(crate) const fn at(self) -> Instant {
         self.at

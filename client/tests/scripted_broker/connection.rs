@@ -111,3 +111,24 @@ async fn dropping_the_last_handle_closes_the_connections() {
         .wait_until("the end of the connection", |memory| memory.queues.greeted().is_empty().then_some(()))
         .await;
 }
+
+#[tokio::test]
+async fn heartbeats_go_on_while_name_servers_do_not_answer() {
+    let broker = broker().await;
+    let topics = ["orders", "a", "b", "c", "d", "e"];
+    let config = mezzo_client::config::ClientConfig { route_refresh_ms: 200, ..settings() };
+    let client = Client::builder(broker.address()).config(config).build().await.unwrap();
+    let producer = client.producer("sellers").start().await.unwrap();
+    for topic in topics {
+        broker.shared.lock().queues.add_topic(topic, 1);
+        producer.send(Message::new(topic, "x").unwrap()).await.unwrap();
+    }
+    let asked = broker.all(RequestCode::GET_ROUTEINFO_BY_TOPIC).len();
+    broker.always(RequestCode::GET_ROUTEINFO_BY_TOPIC, Some(Action::Silence));
+    broker.wait_nth(RequestCode::GET_ROUTEINFO_BY_TOPIC, asked + 1).await;
+    let before = broker.all(HEART_BEAT).len();
+    // Heartbeats are due every 300 ms; each unanswered question takes 2 s.
+    let started = std::time::Instant::now();
+    broker.wait_nth(HEART_BEAT, before + 3).await;
+    assert!(started.elapsed() < std::time::Duration::from_millis(1_900), "{:?}", started.elapsed());
+}
