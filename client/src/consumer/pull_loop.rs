@@ -18,6 +18,7 @@ use super::send_back::BackReference;
 use super::subscription::Subscription;
 use crate::clock::random_seed;
 use crate::core::backoff::Backoff;
+use crate::core::route::MASTER_ID;
 use crate::error::{Error, RequestError};
 use crate::message::ReceivedMessage;
 use crate::net::{Deadline, Patience, Reply};
@@ -49,6 +50,11 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
             Ok(start) => {
                 held.begin(start.offset, start.committed);
                 tracing::debug!(queue = %held.queue, ?start, "pulls begin");
+                if !start.committed {
+                    // A crash before the first regular commit must not move the start: what arrived meanwhile would
+                    // be passed over by a group that starts with the last message.
+                    member.commit(held).await;
+                }
                 break;
             }
             Err(error) => pause_after(held, &mut backoff, &error.into()).await,
@@ -116,6 +122,10 @@ async fn pull(
     };
     let command = RemotingCommand::request(RequestCode::PULL_MESSAGE, header.encode(), Vec::new());
     let reply = shared.request(&address, Patience::FailFast, command, deadline).await;
+    if reply.is_err() {
+        // The suggested replica may be what failed: the master is asked until it suggests one again.
+        held.suggest(MASTER_ID);
+    }
     if matches!(reply, Err(RequestError::Unreachable { .. })) {
         shared.suspect_route(&queue.topic);
     }

@@ -216,10 +216,8 @@ async fn a_queue_that_is_taken_away_is_committed_and_no_longer_pulled() {
     broker.push(
         &RemotingCommand::request(RequestCode::NOTIFY_CONSUMER_IDS_CHANGED, changed, Vec::new()).oneway(),
     );
-    let commit = broker
-        .wait("a commit of queue 1", |seen| seen.code() == COMMIT && seen.field("queueId") == "1")
-        .await;
-    assert_eq!(commit.field("commitOffset"), "1");
+    let is_it = |seen: &crate::fake::Seen| (seen.field("queueId"), seen.field("commitOffset")) == ("1", "1");
+    broker.wait("a commit of queue 1", |seen| seen.code() == COMMIT && is_it(seen)).await;
     put(&broker, 1, &[("t", "for the other")]);
     put(&broker, 0, &[("t", "for us")]);
     assert_eq!(next(&mut messages).await.body(), "for us");
@@ -303,6 +301,19 @@ async fn a_committed_offset_wins_over_the_start_position() {
     assert_eq!(next(&mut messages).await.body(), "e");
     let query = broker.wait_nth(RequestCode::QUERY_CONSUMER_OFFSET, 1).await;
     assert_eq!(query.field("setZeroIfNotFound"), "false");
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn where_a_group_began_is_committed_at_once_so_that_a_crash_does_not_move_it() {
+    let broker = broker(1).await;
+    put(&broker, 0, &[("t", "a"), ("t", "b")]);
+    let client = broker.client().await;
+    let start = StartPosition::Last;
+    let config = ConsumerConfig { commit_interval_ms: 60_000, start, ..quick() };
+    let (handler, _messages) = collecting(Verdict::Done);
+    let consumer = consume(&client, config, handler).await;
+    wait_committed(&broker, 0, 2).await;
     consumer.shutdown().await;
 }
 
