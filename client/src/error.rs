@@ -9,6 +9,7 @@ use mezzo_protocol::remoting::response_code::ResponseCode;
 
 /// Why one request on one connection brought no good answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RequestError {
     /// No connection could be made. Nothing was sent.
     #[error("no connection to {address}: {reason}")]
@@ -29,6 +30,15 @@ pub enum RequestError {
     /// The peer reads too slowly: no room to write the request within its time. Nothing was sent.
     #[error("{address} takes no more data; the request was not sent within {waited_ms} ms")]
     Congested {
+        /// Whom it was for.
+        address: Arc<str>,
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// The time was over before the request could be sent: waiting for a connection or for room took all of it. Nothing
+    /// was sent.
+    #[error("{waited_ms} ms were over before the request could be sent to {address}")]
+    TooLate {
         /// Whom it was for.
         address: Arc<str>,
         /// How long it waited, in milliseconds.
@@ -86,6 +96,7 @@ impl RequestError {
             Self::Unreachable { .. }
             | Self::TooManyPending { .. }
             | Self::Congested { .. }
+            | Self::TooLate { .. }
             | Self::Encode(_)
             | Self::ShutDown
             | Self::Refused { .. } => false,
@@ -125,6 +136,7 @@ fn is_retriable_code(code: ResponseCode) -> bool {
 
 /// Why the client could not start, find its way, or do a maintenance task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A setting is not usable.
     #[error("{setting} is not usable: {reason}")]
@@ -141,8 +153,11 @@ pub enum Error {
         /// The group.
         group: GroupName,
     },
-    /// No name server knows the topic.
-    #[error("the topic {topic} does not exist and cannot be created by sending to it")]
+    /// The name servers know no queue of the topic that could be used.
+    #[error(
+        "no broker takes messages of topic {topic}: it does not exist and is not created by sending to it, its queues \
+         cannot be written or read, or no broker is registered at the name servers"
+    )]
     NoRoute {
         /// The topic.
         topic: TopicName,
@@ -177,6 +192,7 @@ impl Error {
 
 /// Why a send did not end with a receipt. The variants answer the question that matters: is the message stored?
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SendError {
     /// The message itself is at fault. It is **not** stored.
     #[error(transparent)]

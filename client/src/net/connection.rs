@@ -63,19 +63,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to `address` (`host:port`) within its time. Requests of the peer go to `inbound`.
+    /// Connects to `address` (`host:port`) within its time and by the deadline. Requests of the peer go to `inbound`.
     pub(crate) async fn open(
         address: &Arc<str>,
         config: &NetConfig,
+        deadline: Deadline,
         inbound: mpsc::Sender<Inbound>,
     ) -> Result<Arc<Self>, RequestError> {
         let unreachable = |reason: String| RequestError::Unreachable { address: Arc::clone(address), reason };
-        let limit = Duration::from_millis(config.connect_timeout_ms);
-        let stream = match tokio::time::timeout(limit, TcpStream::connect(&**address)).await {
+        let limit = deadline.but_at_most_ms(config.connect_timeout_ms);
+        let stream = match tokio::time::timeout_at(limit.at(), TcpStream::connect(&**address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(unreachable(error.to_string())),
             Err(_) => {
-                return Err(unreachable(format!("not connected within {} ms", config.connect_timeout_ms)));
+                return Err(unreachable(format!("not connected within {} ms", limit.waited_ms())));
             }
         };
         // Frames are batched by the writer; waiting for more would only add latency.
@@ -126,6 +127,11 @@ impl Connection {
         command: RemotingCommand,
         deadline: Deadline,
     ) -> Result<Reply, RequestError> {
+        // Sent now, its answer could only come too late: a certain "not sent" would become an unknown outcome.
+        if deadline.is_over() {
+            let (address, waited_ms) = (Arc::clone(&self.address), deadline.waited_ms());
+            return Err(RequestError::TooLate { address, waited_ms });
+        }
         let mut waiter = self.pending.register().map_err(|error| match error {
             RegisterError::Full => RequestError::TooManyPending {
                 address: Arc::clone(&self.address),

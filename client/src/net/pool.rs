@@ -120,23 +120,33 @@ impl Pool {
             address: Arc::clone(address),
             reason: reason.to_owned(),
         };
-        let Ok(mut attempts) = tokio::time::timeout_at(deadline.at(), endpoint.attempts.lock()).await else {
-            return Err(unreachable("another attempt to connect is under way"));
-        };
-        if let Some(connection) = endpoint.open_connection() {
-            return Ok(connection);
-        }
-        self.note_short_life(&mut attempts);
-        if attempts.not_before > Instant::now() {
-            if patience == Patience::Wait {
-                tokio::time::sleep_until(attempts.not_before.min(deadline.at())).await;
+        let mut attempts = loop {
+            let Ok(mut attempts) = tokio::time::timeout_at(deadline.at(), endpoint.attempts.lock()).await
+            else {
+                return Err(unreachable("another attempt to connect is under way"));
+            };
+            if self.closed.load(Ordering::SeqCst) {
+                return Err(RequestError::ShutDown);
             }
-            if attempts.not_before > Instant::now() {
-                let last = attempts.last_error.clone();
+            if let Some(connection) = endpoint.open_connection() {
+                return Ok(connection);
+            }
+            self.note_short_life(&mut attempts);
+            let not_before = attempts.not_before;
+            if not_before <= Instant::now() {
+                break attempts;
+            }
+            let last = attempts.last_error.clone();
+            // Whoever does not want to wait must learn so at once: nobody sleeps with the lock.
+            drop(attempts);
+            if patience == Patience::Wait {
+                tokio::time::sleep_until(not_before.min(deadline.at())).await;
+            }
+            if patience == Patience::FailFast || deadline.is_over() {
                 return Err(last.unwrap_or_else(|| unreachable("waiting before the next attempt to connect")));
             }
-        }
-        match Connection::open(address, &self.config, self.inbound.clone()).await {
+        };
+        match Connection::open(address, &self.config, deadline, self.inbound.clone()).await {
             Ok(connection) => {
                 attempts.opened = Some(Instant::now());
                 let mut unfinished = Unfinished(Some(Arc::clone(&connection)));

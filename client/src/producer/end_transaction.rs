@@ -11,12 +11,16 @@
 //!   unknown: the remark says why.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mezzo_protocol::remoting::header::end_transaction::{EndTransactionHeader, Resolution};
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
+use tokio::time::Instant;
 
 use super::outcome::LocalOutcome;
 use super::send::Sender;
+use crate::clock::random_seed;
+use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::open_transactions::Decision;
 use crate::error::RequestError;
 use crate::net::{Connection, Deadline, Patience, Reply};
@@ -27,6 +31,8 @@ const OUTCOME_FIELD: &str = "mezzoOutcome";
 const OUTCOME_COMMITTED: &str = "COMMITTED";
 /// What it says of a transaction that was rolled back.
 const OUTCOME_ROLLED_BACK: &str = "ROLLED_BACK";
+/// Waiting times before a decision is said again.
+const REPEAT_BACKOFF: BackoffPolicy = BackoffPolicy::new(5, 200);
 
 /// What END_TRANSACTION says about its transaction.
 #[derive(Debug, Clone)]
@@ -112,6 +118,8 @@ pub(super) async fn end(
 ) -> EndAnswer {
     let shared = sender.client.shared();
     let command = fields.command(decision.resolution());
+    // Made with the first failure: most decisions have none.
+    let mut backoff = None;
     loop {
         let address = shared.master_of(broker).unwrap_or_else(|| Arc::clone(address));
         let error = match shared.request(&address, Patience::Wait, command.clone(), deadline).await {
@@ -125,6 +133,11 @@ pub(super) async fn end(
             return EndAnswer::NotConfirmed(error);
         }
         tracing::debug!(%address, %error, "repeating a decision");
+        // Some failures (a full table of requests) come at once: without a pause this would keep a thread from doing
+        // anything else, such as reading the answers that make room.
+        let backoff = backoff.get_or_insert_with(|| Backoff::new(REPEAT_BACKOFF, random_seed()));
+        let next = Instant::now() + Duration::from_millis(backoff.next_delay_ms());
+        tokio::time::sleep_until(next.min(deadline.at())).await;
     }
 }
 

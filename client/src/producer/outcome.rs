@@ -76,6 +76,7 @@ impl fmt::Display for TransactionIds {
 
 /// Why an outcome is unknown.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum UnknownReason {
     /// The local part said so.
     Undecided,
@@ -146,17 +147,28 @@ impl fmt::Display for Outcome {
 
 /// Why a transaction did not come to an [`Outcome`].
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransactionError {
     /// The half message was not prepared, so the local part was **not** run. If the half may be stored all the same
     /// ([`SendError::is_outcome_unknown`]), this client answers the broker's check-back with a rollback.
     #[error("the transaction was not prepared: {0}")]
     Prepare(#[from] SendError),
-    /// The broker stored the half less safely than it is set to; it is rolled back and the local part was **not** run.
-    #[error("the half message was not stored safely ({0:?}) and is rolled back")]
+    /// The broker stored the half less safely than it is set to. The local part was **not** run; the broker is told to
+    /// roll back, and if it does not hear that, its check-back is answered so while this process lives.
+    #[error("the half message was not stored safely ({0:?}); it is being rolled back")]
     NotSafe(super::Stored),
-    /// As many transactions are running as allowed, or the producer is shut down. The local part was **not** run.
+    /// The producer is shut down. The local part was **not** run.
     #[error("the transaction was not begun: {0}")]
     NotBegun(#[source] Error),
+    /// As many transactions are running as `running_max` allows, and none was decided in time. The local part was
+    /// **not** run.
+    #[error("{running} transactions are running; none was decided within {waited_ms} ms (see running_max)")]
+    Saturated {
+        /// The bound that was reached.
+        running: usize,
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+    },
     /// The broker had recorded the opposite decision before this one. The recorded one stands: compare it with what
     /// the local transaction did.
     #[error("{ids}: {wanted:?} was refused, the recorded decision is {recorded}")]
@@ -176,7 +188,7 @@ impl TransactionError {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Prepare(error) => error.is_retriable(),
-            Self::NotSafe(_) => true,
+            Self::NotSafe(_) | Self::Saturated { .. } => true,
             Self::NotBegun(error) => error.is_retriable(),
             Self::Conflict { .. } => false,
         }

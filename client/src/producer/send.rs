@@ -154,8 +154,12 @@ impl Sender {
             }
             if error.refusal().is_some() {
                 let backoff = attempts.backoff(self.config.retry_backoff);
-                let pause = Duration::from_millis(backoff.next_delay_ms());
-                tokio::time::sleep_until((Instant::now() + pause).min(deadline.at())).await;
+                let next = Instant::now() + Duration::from_millis(backoff.next_delay_ms());
+                if next >= deadline.at() {
+                    // The refusal is certain; an attempt at the last instant would only blur it.
+                    return Err(Self::failure(error, &attempts, &outgoing));
+                }
+                tokio::time::sleep_until(next).await;
             }
             if !attempts.tried.contains(&queue.broker_name) {
                 attempts.tried.push(queue.broker_name);
@@ -193,12 +197,14 @@ impl Sender {
 
     /// Takes no more sends and waits for those in flight. Returns whether all ended in time.
     pub(crate) async fn drain(&self) -> bool {
-        let all = u32::try_from(permits(self.config.in_flight_max)).unwrap_or(u32::MAX);
+        let places = permits(self.config.in_flight_max);
+        let all = u32::try_from(places).unwrap_or(u32::MAX);
         let deadline = Deadline::after_ms(self.config.drain_timeout_ms);
         let all_places = tokio::time::timeout_at(deadline.at(), self.in_flight.acquire_many(all)).await;
         // Closed while the places are still held: nobody slips in between.
         self.in_flight.close();
-        all_places.is_ok()
+        // A second shutdown finds the places closed: it must not call drained what the first gave up waiting for.
+        matches!(all_places, Ok(Ok(_))) || self.in_flight.available_permits() == places
     }
 
     async fn reserve(&self, body_bytes: usize, deadline: Deadline) -> Result<Room<'_>, SendError> {
@@ -300,7 +306,11 @@ impl Sender {
 
     fn note_failure(&self, queue: &MessageQueue, error: &RequestError) {
         let shared = self.client.shared();
-        if !matches!(error, RequestError::Refused { .. } | RequestError::Encode(_)) {
+        let says_nothing_about_the_broker = matches!(
+            error,
+            RequestError::Refused { .. } | RequestError::Encode(_) | RequestError::TooLate { .. }
+        );
+        if !says_nothing_about_the_broker {
             let until = shared.now().saturating_add_ms(self.config.spare_broker_ms);
             self.choice().selector.faults_mut().failed(&queue.broker_name, until);
         }

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::Instrument;
 
 use super::check_back::{self, CheckBack, Handler};
-use super::end_transaction::{EndFields, end};
+use super::end_transaction::{EndAnswer, EndFields, end};
 use super::outcome::{LocalError, LocalOutcome, Outcome, TransactionError, TransactionIds, UnknownReason};
 use super::prepared::{Prepared, TransactionContext};
 use super::receipt::{SendReceipt, Stored};
@@ -156,14 +156,16 @@ impl TransactionProducer {
             Ok(receipt) => receipt,
             Err(error) => {
                 if !error.is_outcome_unknown() {
-                    preparing.surely_not_stored();
+                    preparing.settled();
                 }
                 return Err(error.into());
             }
         };
         let (ids, fields) = self.identify(&message, &receipt)?;
         if receipt.stored != Stored::AsConfigured {
-            self.undo(&receipt, &fields).await;
+            if self.undo(&receipt, &fields).await {
+                preparing.settled();
+            }
             return Err(TransactionError::NotSafe(receipt.stored));
         }
         preparing.stored();
@@ -186,11 +188,13 @@ impl TransactionProducer {
     /// group: check-backs go to other members then. Returns whether all were decided in time; those that were not can
     /// still be decided while the client lives.
     pub async fn shutdown(&self) -> bool {
-        let all = u32::try_from(places(self.inner.config.running_max)).unwrap_or(u32::MAX);
+        let places = places(self.inner.config.running_max);
+        let all = u32::try_from(places).unwrap_or(u32::MAX);
         let deadline = Deadline::after_ms(self.inner.config.drain_timeout_ms);
         let all_places = tokio::time::timeout_at(deadline.at(), self.inner.running.acquire_many(all)).await;
         self.inner.running.close();
-        let drained = all_places.is_ok();
+        // A second shutdown finds the places closed: it must not call drained what the first gave up waiting for.
+        let drained = matches!(all_places, Ok(Ok(_))) || self.inner.running.available_permits() == places;
         let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(membership) = membership {
             self.inner.sender.client.shared().leave(membership).await;
@@ -206,8 +210,8 @@ impl TransactionProducer {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_closed)) => Err(TransactionError::NotBegun(RequestError::ShutDown.into())),
             Err(_) => {
-                let (in_flight, waited_ms) = (config.running_max, deadline.waited_ms());
-                Err(SendError::Saturated { in_flight, waited_ms }.into())
+                let (running, waited_ms) = (config.running_max, deadline.waited_ms());
+                Err(TransactionError::Saturated { running, waited_ms })
             }
         }
     }
@@ -246,8 +250,9 @@ impl TransactionProducer {
         Ok((ids, fields))
     }
 
-    /// Rolls a half back that must not be used. If that fails, the check-back is answered with the rollback.
-    async fn undo(&self, receipt: &SendReceipt, fields: &EndFields) {
+    /// Rolls a half back that must not be used. Returns whether the broker confirmed it; if not, the check-back is
+    /// answered with the rollback.
+    async fn undo(&self, receipt: &SendReceipt, fields: &EndFields) -> bool {
         let inner = &self.inner;
         let deadline = Deadline::after_ms(inner.config.end_timeout_ms);
         let broker = &receipt.queue.broker_name;
@@ -255,6 +260,7 @@ impl TransactionProducer {
         let answer =
             end(&inner.sender, broker, address, fields, Decision::Rollback, repeatable, deadline).await;
         tracing::warn!(key = %receipt.unique_key, stored = ?receipt.stored, ?answer, "rolled an unsafe half back");
+        matches!(answer, EndAnswer::Confirmed)
     }
 }
 
@@ -283,7 +289,8 @@ impl<'a> Preparing<'a> {
         self.settled = true;
     }
 
-    fn surely_not_stored(mut self) {
+    /// Nobody will ask about it: it is surely not stored, or surely rolled back.
+    fn settled(mut self) {
         self.inner.open().forget(&self.unique_key);
         self.settled = true;
     }

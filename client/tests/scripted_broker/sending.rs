@@ -1,6 +1,6 @@
 //! Sends: what reaches the broker, when they are tried again, and what their errors say.
 
-use mezzo_client::config::ProducerConfig;
+use mezzo_client::config::{BackoffPolicy, ProducerConfig};
 use mezzo_client::{Client, Message, Producer, RequestError, ResponseCode, SendError};
 use mezzo_protocol::remoting::RequestCode;
 use tokio::task::JoinSet;
@@ -244,4 +244,59 @@ async fn shutdown_waits_for_sends_in_flight_and_takes_no_more() {
         matches!(refused, SendError::Route(mezzo_client::Error::Request(RequestError::ShutDown))),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn a_refusal_at_the_end_of_the_time_stays_a_refusal() {
+    let broker = broker().await;
+    broker.always(SEND, Some(Action::Code(ResponseCode::SYSTEM_BUSY)));
+    let client = broker.client().await;
+    let retry_backoff = BackoffPolicy::new(10_000, 10_000);
+    let config = ProducerConfig { send_timeout_ms: 300, retry_backoff, ..quick() };
+    let error = producer(&client, config).await.send(message("x")).await.unwrap_err();
+    assert!(matches!(error, SendError::NotSent { attempts: 1, .. }), "{error}");
+    assert_eq!(broker.all(SEND).len(), 1);
+}
+
+#[tokio::test]
+async fn a_name_server_that_forgot_its_topics_does_not_stop_a_send() {
+    let broker = broker().await;
+    let config = mezzo_client::config::ClientConfig { route_refresh_ms: 1, ..settings() };
+    let client = Client::builder(broker.address()).config(config).build().await.unwrap();
+    let producer = producer(&client, quick()).await;
+    producer.send(message("before")).await.unwrap();
+    let route = RequestCode::GET_ROUTEINFO_BY_TOPIC;
+    broker.always(route, Some(Action::Code(ResponseCode::TOPIC_NOT_EXIST)));
+    let asked = broker.all(route).len();
+    producer.send(message("asks again")).await.unwrap();
+    // The second question is asked after the answer to the first was taken in.
+    broker.wait_nth(route, asked + 2).await;
+    producer.send(message("after")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_server_that_never_answers_leaves_time_for_the_next() {
+    let (silent, broker) = (FakeBroker::start().await, broker().await);
+    silent.always(RequestCode::GET_ROUTEINFO_BY_TOPIC, Some(Action::Silence));
+    let addresses = format!("{};{}", silent.address(), broker.address());
+    let config = mezzo_client::config::ClientConfig { request_timeout_ms: 400, ..settings() };
+    let client = Client::builder(addresses).config(config).build().await.unwrap();
+    producer(&client, quick()).await.send(message("x")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_that_gave_up_is_not_called_drained_the_second_time() {
+    let broker = broker().await;
+    broker.script(SEND, [Action::Silence]);
+    let client = broker.client().await;
+    let producer = producer(&client, ProducerConfig { drain_timeout_ms: 20, ..quick() }).await;
+    let sending = tokio::spawn({
+        let producer = producer.clone();
+        async move { producer.send(message("x")).await }
+    });
+    broker.wait_nth(SEND, 1).await;
+    assert!(!producer.shutdown().await);
+    assert!(!producer.shutdown().await);
+    assert!(sending.await.unwrap().is_ok());
+    assert!(producer.shutdown().await);
 }

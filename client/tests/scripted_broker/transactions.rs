@@ -335,9 +335,7 @@ async fn a_transaction_beyond_the_bound_waits_and_then_is_not_begun() {
         client.transaction_producer("pay").config(config).check_back(handler).start().await.unwrap();
     let prepared = producer.prepare(message()).await.unwrap();
     let error = producer.prepare(message()).await.unwrap_err();
-    let saturated =
-        matches!(&error, TransactionError::Prepare(mezzo_client::SendError::Saturated { in_flight: 1, .. }));
-    assert!(saturated, "{error}");
+    assert!(matches!(error, TransactionError::Saturated { running: 1, .. }), "{error}");
     assert!(prepared.rollback().await.unwrap().is_rolled_back());
     assert!(decide(&producer, LocalOutcome::Commit).await.unwrap().is_committed());
 }
@@ -366,4 +364,22 @@ async fn shutdown_waits_for_running_transactions_and_begins_no_more() {
     assert!(prepared.commit().await.unwrap().is_committed());
     assert!(ending.await.unwrap());
     assert!(matches!(decide(&producer, LocalOutcome::Commit).await, Err(TransactionError::NotBegun(_))));
+}
+
+#[tokio::test]
+async fn a_decision_waits_for_a_place_among_the_requests_without_keeping_the_thread() {
+    let broker = broker().await;
+    let config = mezzo_client::config::ClientConfig { pending_requests_max: 1, ..crate::fake::settings() };
+    let config = mezzo_client::config::ClientConfig { heartbeat_interval_ms: 60_000, ..config };
+    let client = Client::builder(broker.address()).config(config).build().await.unwrap();
+    let producer = Records::saying(LocalOutcome::Unknown).start(&client).await;
+    let prepared = producer.prepare(message()).await.unwrap();
+    broker.script(SEND, [Action::Silence]);
+    let config = ProducerConfig { attempt_timeout_ms: 200, retries: 0, ..ProducerConfig::default() };
+    let plain = client.producer("sellers").config(config).start().await.unwrap();
+    let taking_the_place = tokio::spawn(async move { plain.send(message()).await });
+    broker.wait_nth(SEND, 2).await;
+    let outcome = prepared.commit().await.unwrap();
+    assert!(outcome.is_committed(), "{outcome}");
+    assert!(taking_the_place.await.unwrap().is_err());
 }
