@@ -55,7 +55,8 @@ pub(crate) fn rounds(variable: &str, default: u32) -> u32 {
 
 /// Crashes `machine` so often, and judges after each time. `scratch` is kept when something is wrong.
 pub(crate) fn run(machine: &mut impl Machine, rounds: u32, mut chance: Chance, scratch: &mut TempDir) {
-    let oracle: SharedOracle = Arc::new(Mutex::new(Oracle::default()));
+    let oracle: SharedOracle =
+        Arc::new(Mutex::new(Oracle::with_history(&scratch.path().join("history.txt"))));
     let log = scratch.path().join("mezzo.log");
     let more = env::var("MEZZO_CRASH_SET").ok();
     let settings: Vec<&str> = SETTINGS.into_iter().chain(more.as_deref()).collect();
@@ -64,11 +65,12 @@ pub(crate) fn run(machine: &mut impl Machine, rounds: u32, mut chance: Chance, s
         let binary = Binary::serve(&machine.data_dir(), &log, &settings);
         {
             let mut oracle = oracle.lock().expect("no worker panicked");
-            oracle.remark(&format!("round {round}"));
+            oracle.remark(&format!("# round {round}"));
             let whole = round % WHOLE_EVERY == 0 || round == rounds;
             let wrong = judge(&mut oracle, &binary, &mut chance, whole);
             if !wrong.is_empty() {
-                fail(round, &wrong, &oracle, scratch);
+                oracle.flush_history();
+                fail(round, &wrong, scratch);
             }
         }
         if round == rounds {
@@ -98,24 +100,23 @@ fn judge(oracle: &mut Oracle, binary: &Binary, chance: &mut Chance, whole: bool)
     let mut wrong = look(oracle, &mut consumer, whole);
     let mut producer = Producer::connect(binary.broker, GROUP);
     // an END that was on its way is decided or not; if its message is there, it must have been a commit that won
-    for (key, fate) in oracle.with(|fate| matches!(fate, Fate::Ending(_, Verdict::Commit))) {
-        let Fate::Ending(half, _) = fate else { continue };
-        if oracle.is_delivered(&key) && producer.end(&half, Verdict::RollBack).code == SUCCESS {
-            wrong.push(format!("{key} is delivered, and yet a rollback was accepted"));
+    for (half, verdict) in oracle.ending() {
+        let is_delivered = verdict == Verdict::Commit && oracle.is_delivered(&half.key);
+        if is_delivered && producer.end(&half, Verdict::RollBack).code == SUCCESS {
+            wrong.push(format!("{} is delivered, and yet a rollback was accepted", half.key));
         }
     }
     wrong.extend(insist(oracle, &mut producer, chance, CONTRADICTIONS));
-    let mut left = oracle.with(|fate| matches!(fate, Fate::Prepared(_)));
-    for _ in 0..LATE_MAX.min(left.len()) {
-        let (key, fate) = left.swap_remove(chance.below(left.len() as u64) as usize);
-        let Fate::Prepared(half) = fate else { continue };
+    for half in oracle.some_prepared(chance, LATE_MAX) {
         let verdict = if chance.below(2) == 0 { Verdict::Commit } else { Verdict::RollBack };
         let answer = producer.end(&half, verdict);
         if answer.code == SUCCESS {
-            oracle.note(&key, Fate::Decided(half, verdict));
+            oracle.note(&half.key.clone(), Fate::Decided(half, verdict));
         } else {
-            wrong
-                .push(format!("{key}: prepared before a crash, and its END is refused: {:?}", answer.remark));
+            wrong.push(format!(
+                "{}: prepared before a crash, and its END is refused: {:?}",
+                half.key, answer.remark
+            ));
         }
     }
     wrong.extend(look(oracle, &mut consumer, false));
@@ -130,7 +131,7 @@ fn look(oracle: &mut Oracle, consumer: &mut Consumer, whole: bool) -> Vec<String
         let delivered = consumer.drain_if_there(TOPIC, queue, from);
         wrong.extend(oracle.judge(queue, from, &delivered));
     }
-    wrong.extend(oracle.judge_all());
+    wrong.extend(oracle.judge_all(whole));
     wrong
 }
 
@@ -144,10 +145,9 @@ fn finish(oracle: &Oracle, binary: Binary, rounds: u32, began: Instant) {
     assert_eq!(binary.terminate().code(), Some(0));
 }
 
-fn fail(round: u32, wrong: &[String], oracle: &Oracle, scratch: &mut TempDir) -> ! {
+fn fail(round: u32, wrong: &[String], scratch: &mut TempDir) -> ! {
     scratch.disable_cleanup(true);
     let kept = scratch.path();
-    oracle.write_history(&kept.join("history.txt"));
     let _ = fs::write(kept.join("wrong.txt"), wrong.join("\n"));
     let shown: Vec<&str> = wrong.iter().take(20).map(String::as_str).collect();
     panic!(

@@ -109,36 +109,32 @@ pub fn insist(
     contradict_max: usize,
 ) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (key, fate) in oracle.with(|fate| matches!(fate, Fate::Ending(..))) {
-        let Fate::Ending(half, verdict) = fate else { continue };
+    for (half, verdict) in oracle.ending() {
         let answer = producer.end(&half, verdict);
         if answer.code == SUCCESS {
-            oracle.note(&key, Fate::Decided(half, verdict));
+            oracle.note(&half.key.clone(), Fate::Decided(half, verdict));
         } else {
             wrong.push(format!(
-                "{key}: the END of before the crash, repeated, is refused: {:?}",
-                answer.remark
+                "{}: the END of before the crash, repeated, is refused: {:?}",
+                half.key, answer.remark
             ));
         }
     }
-    let mut decided = oracle.with(|fate| matches!(fate, Fate::Decided(..)));
-    for _ in 0..contradict_max.min(decided.len()) {
-        let (key, fate) = decided.swap_remove(chance.below(decided.len() as u64) as usize);
-        let Fate::Decided(half, verdict) = fate else { continue };
-        wrong.extend(contradict(producer, &key, &half, verdict));
+    for (half, verdict) in oracle.some_decided(chance, contradict_max) {
+        wrong.extend(contradict(producer, &half, verdict));
     }
     wrong
 }
 
-fn contradict(producer: &mut Producer, key: &str, half: &Half, verdict: Verdict) -> Vec<String> {
+fn contradict(producer: &mut Producer, half: &Half, verdict: Verdict) -> Vec<String> {
     let opposite = if verdict == Verdict::Commit { Verdict::RollBack } else { Verdict::Commit };
     let mut wrong = Vec::new();
     if producer.end(half, opposite).code == SUCCESS {
-        wrong.push(format!("{key}: {opposite:?} was accepted after {verdict:?}"));
+        wrong.push(format!("{}: {opposite:?} was accepted after {verdict:?}", half.key));
     }
     let repeated = producer.end(half, verdict);
     if repeated.code != SUCCESS {
-        wrong.push(format!("{key}: {verdict:?}, repeated, is refused: {:?}", repeated.remark));
+        wrong.push(format!("{}: {verdict:?}, repeated, is refused: {:?}", half.key, repeated.remark));
     }
     wrong
 }

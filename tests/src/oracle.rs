@@ -9,11 +9,12 @@
 //!     └ never delivered: nobody ended it
 //! ```
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use crate::chance::Chance;
 use crate::consumer::Message;
 use crate::producer::{Half, Verdict};
 
@@ -33,47 +34,87 @@ pub enum Fate {
 /// Everything that one topic's producers were told, by unique key.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    fates: HashMap<String, Fate>,
-    history: String,
+    /// Transactions that may still change.
+    open: BTreeMap<String, Fate>,
+    /// Transactions that may not, in the order in which they were decided, and where to find each.
+    decided: Vec<(Half, Verdict)>,
+    places: HashMap<String, usize>,
     /// What was delivered so far by queue, in order, with queue offsets: a later look must see the same.
     seen: HashMap<u32, Vec<(u64, String)>>,
+    /// How often each message was delivered, over all queues.
+    deliveries: HashMap<String, u32>,
+    /// What has changed since it was judged last.
+    unjudged: Vec<String>,
+    history: Option<BufWriter<File>>,
 }
 
 impl Oracle {
+    /// Writes everything that is noted to a file, too: for whoever has to find out what went wrong.
+    pub fn with_history(path: &Path) -> Self {
+        let file = File::create(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self { history: Some(BufWriter::new(file)), ..Self::default() }
+    }
+
     /// Notes what happened to the transaction `key`.
     pub fn note(&mut self, key: &str, fate: Fate) {
-        // writing into a String cannot fail
-        let _ = writeln!(self.history, "{key} {fate:?}");
-        self.fates.insert(key.to_owned(), fate);
+        self.remark(&format!("{key} {}", fate.short()));
+        self.unjudged.push(key.to_owned());
+        match fate {
+            Fate::Decided(half, verdict) => {
+                self.open.remove(key);
+                self.places.insert(key.to_owned(), self.decided.len());
+                self.decided.push((half, verdict));
+            }
+            open => {
+                self.open.insert(key.to_owned(), open);
+            }
+        }
     }
 
-    /// Notes something about the run itself, for whoever reads the history.
+    /// Writes a line into the history.
     pub fn remark(&mut self, text: &str) {
-        let _ = writeln!(self.history, "# {text}");
+        if let Some(history) = &mut self.history {
+            writeln!(history, "{text}").expect("the history can be written");
+        }
     }
 
-    /// Writes down everything that was noted, in order.
-    pub fn write_history(&self, to: &Path) {
-        fs::write(to, &self.history).unwrap_or_else(|error| eprintln!("the history is lost: {error}"));
+    /// Puts the history on its file.
+    pub fn flush_history(&mut self) {
+        if let Some(history) = &mut self.history {
+            history.flush().expect("the history can be written");
+        }
     }
 
-    /// All transactions whose fate is `wanted`, ordered by key.
-    pub fn with(&self, wanted: impl Fn(&Fate) -> bool) -> Vec<(String, Fate)> {
-        let mut found: Vec<(String, Fate)> = self
-            .fates
-            .iter()
-            .filter(|(_, fate)| wanted(fate))
-            .map(|(key, fate)| (key.clone(), fate.clone()))
-            .collect();
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        found
+    /// All transactions that have been ended without an answer.
+    pub fn ending(&self) -> Vec<(Half, Verdict)> {
+        let ending = self.open.values().filter_map(|fate| match fate {
+            Fate::Ending(half, verdict) => Some((half.clone(), *verdict)),
+            _ => None,
+        });
+        ending.collect()
+    }
+
+    /// Some of the transactions that were prepared and not ended.
+    pub fn some_prepared(&self, chance: &mut Chance, max: usize) -> Vec<Half> {
+        let mut prepared: Vec<&Half> = self.open.values().filter_map(Fate::prepared).collect();
+        let count = max.min(prepared.len());
+        let draw = |_| {
+            let index = chance.below(prepared.len() as u64) as usize;
+            prepared.swap_remove(index).clone()
+        };
+        (0..count).map(draw).collect()
+    }
+
+    /// Some of the decided transactions; one may be among them twice.
+    pub fn some_decided(&self, chance: &mut Chance, max: usize) -> Vec<(Half, Verdict)> {
+        let draws = if self.decided.is_empty() { 0 } else { max };
+        (0..draws).map(|_| self.decided[chance.below(self.decided.len() as u64) as usize].clone()).collect()
     }
 
     /// How many transactions are known to be committed, rolled back, and neither.
     pub fn counts(&self) -> (usize, usize, usize) {
-        let committed = self.with(|fate| matches!(fate, Fate::Decided(_, Verdict::Commit))).len();
-        let rolled_back = self.with(|fate| matches!(fate, Fate::Decided(_, Verdict::RollBack))).len();
-        (committed, rolled_back, self.fates.len() - committed - rolled_back)
+        let committed = self.decided.iter().filter(|(_, verdict)| *verdict == Verdict::Commit).count();
+        (committed, self.decided.len() - committed, self.open.len())
     }
 
     /// Where to begin reading `queue` so that the last `overlap` messages that were seen are seen again.
@@ -105,42 +146,62 @@ impl Oracle {
                 now.len()
             ));
         }
-        seen.truncate(kept);
+        for (_, key) in seen.drain(kept..) {
+            self.deliveries.entry(key).and_modify(|count| *count -= 1);
+        }
+        for (_, key) in &now {
+            *self.deliveries.entry(key.clone()).or_default() += 1;
+            self.unjudged.push(key.clone());
+        }
         seen.extend(now);
         wrong
     }
 
-    /// Holds what all queues together delivered against what producers were told.
-    pub fn judge_all(&self) -> Vec<String> {
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        for (_, key) in self.seen.values().flatten() {
-            *counts.entry(key).or_default() += 1;
+    /// Holds what all queues together delivered against what producers were told: of every transaction, or of those
+    /// of which anything has changed since the last time.
+    pub fn judge_all(&mut self, whole: bool) -> Vec<String> {
+        let mut keys = std::mem::take(&mut self.unjudged);
+        if whole {
+            keys.extend(self.open.keys().chain(self.places.keys()).chain(self.deliveries.keys()).cloned());
         }
-        let mut wrong: Vec<String> = counts
-            .keys()
-            .filter(|key| !self.fates.contains_key(**key))
-            .map(|key| format!("{key} was never sent"))
-            .collect();
-        for (key, fate) in &self.fates {
-            let count = counts.get(key.as_str()).copied().unwrap_or(0);
-            let right = match fate {
-                Fate::Sent | Fate::Prepared(_) => count == 0,
-                Fate::Ending(_, Verdict::Commit) => count <= 1,
-                Fate::Ending(..) => count == 0,
-                Fate::Decided(_, Verdict::Commit) => count == 1,
-                Fate::Decided(..) => count == 0,
-            };
-            if !right {
-                wrong.push(format!("{key} was delivered {count} times, and its producer knows {fate:?}"));
+        keys.sort_unstable();
+        keys.dedup();
+        keys.iter().filter_map(|key| self.judge_one(key)).collect()
+    }
+
+    fn judge_one(&self, key: &str) -> Option<String> {
+        let count = self.deliveries.get(key).copied().unwrap_or(0);
+        let decided = self.places.get(key).map(|place| &self.decided[*place]);
+        let (right, known) = match (self.open.get(key), decided) {
+            (None, None) => return (count > 0).then(|| format!("{key} was never sent")),
+            (Some(fate @ Fate::Ending(_, Verdict::Commit)), _) => (count <= 1, fate.short()),
+            (Some(fate), _) => (count == 0, fate.short()),
+            (None, Some((_, verdict))) => {
+                (count == u32::from(*verdict == Verdict::Commit), format!("D {verdict:?}"))
             }
-        }
-        wrong.sort();
-        wrong
+        };
+        (!right).then(|| format!("{key} was delivered {count} times, and its producer knows: {known}"))
     }
 
     /// True when `key` has been seen delivered.
     pub fn is_delivered(&self, key: &str) -> bool {
-        self.seen.values().flatten().any(|(_, seen)| seen == key)
+        self.deliveries.get(key).is_some_and(|count| *count > 0)
+    }
+}
+
+impl Fate {
+    /// One word of the history: S sent, P prepared, E ending, D decided.
+    fn short(&self) -> String {
+        match self {
+            Self::Sent => "S".to_owned(),
+            Self::Prepared(half) => format!("P at {}", half.log_offset),
+            Self::Ending(_, verdict) => format!("E {verdict:?}"),
+            Self::Decided(_, verdict) => format!("D {verdict:?}"),
+        }
+    }
+
+    fn prepared(&self) -> Option<&Half> {
+        if let Self::Prepared(half) = self { Some(half) } else { None }
     }
 }
 
@@ -173,7 +234,7 @@ mod tests {
         let mut oracle = Oracle::default();
         oracle.note("k", fate);
         let delivered: Vec<Message> = (0..times).map(|offset| message("k", offset)).collect();
-        oracle.judge(0, 0, &delivered).len() + oracle.judge_all().len()
+        oracle.judge(0, 0, &delivered).len() + oracle.judge_all(true).len()
     }
 
     #[test]
@@ -213,7 +274,7 @@ mod tests {
         assert!(oracle.judge(0, 0, &[message("a", 0), message("b", 1)]).is_empty());
         assert_eq!((oracle.resume_at(0, 1), oracle.resume_at(0, 9)), (1, 0));
         assert!(oracle.judge(0, 1, &[message("b", 1), message("c", 2)]).is_empty());
-        assert!(oracle.judge_all().is_empty());
+        assert!(oracle.judge_all(true).is_empty());
         assert_eq!(oracle.judge(0, 1, &[message("c", 1)]).len(), 1);
     }
 
@@ -221,6 +282,6 @@ mod tests {
     fn a_message_that_nobody_sent_is_noticed() {
         let mut oracle = Oracle::default();
         assert!(oracle.judge(0, 0, &[message("ghost", 0)]).is_empty());
-        assert_eq!(oracle.judge_all().len(), 1);
+        assert_eq!(oracle.judge_all(true).len(), 1);
     }
 }
