@@ -11,7 +11,7 @@ use mezzo_protocol::{
         response_code::ResponseCode,
     },
 };
-use mezzo_storage::{Queue, state::topics::PERM_READ};
+use mezzo_storage::state::topics::PERM_READ;
 
 use super::{
     outbound::Held,
@@ -136,7 +136,7 @@ fn checked(turn: &Turn<'_>, header: &PullMessageHeader<'_>) -> Result<Pull, Refu
     let limits = &services.config.limits;
     let bytes_max = usize::try_from(limits.pull_bytes.as_u64()).unwrap_or(usize::MAX);
     Ok(Pull {
-        from: wanted_offset(&queue, header.queue_offset),
+        from: wanted_offset(header.queue_offset),
         queue,
         messages_max: wish(Some(header.max_messages))
             .min(usize::try_from(limits.pull_messages).unwrap_or(usize::MAX)),
@@ -150,9 +150,10 @@ fn wish(number: Option<i32>) -> usize {
     number.and_then(|number| usize::try_from(number).ok()).unwrap_or(1).max(1)
 }
 
-/// An offset below 0 is outside of every queue; so is the one behind the end.
-fn wanted_offset(queue: &Queue, offset: i64) -> QueueOffset {
-    QueueOffset::from_wire(offset).unwrap_or_else(|| queue.max_offset().next())
+/// An offset below 0 is before the queue's begin: the first position, or told to move to it where that is gone. Never
+/// behind the end, which would skip messages.
+fn wanted_offset(offset: i64) -> QueueOffset {
+    QueueOffset::from_wire(offset).unwrap_or(QueueOffset(0))
 }
 
 /// What the group wants of the topic: as this request says, or as its last heartbeat did.
