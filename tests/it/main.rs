@@ -5,6 +5,7 @@ mod decisions;
 mod delay;
 mod delivery;
 mod golden;
+mod java_client;
 mod log_bytes;
 mod program;
 mod restart;
