@@ -32,6 +32,8 @@ pub(super) enum Work {
 pub(super) struct Job {
     pub(super) held: Arc<HeldQueue>,
     pub(super) offset: QueueOffset,
+    /// When it was taken in, see [`HeldQueue::epoch`].
+    pub(super) epoch: u64,
     pub(super) work: Work,
 }
 
@@ -73,7 +75,7 @@ pub(super) async fn work<H: Handler>(member: Arc<GroupMember>, handler: Arc<H>) 
             job = member.jobs.next() => job,
         };
         let Some(job) = job else { return };
-        if job.held.is_dropped() {
+        if !job.held.counts(job.epoch) {
             continue;
         }
         let verdict = match &job.work {
@@ -88,17 +90,17 @@ pub(super) async fn work<H: Handler>(member: Arc<GroupMember>, handler: Arc<H>) 
 async fn judge<H: Handler>(member: &GroupMember, handler: &H, message: &ReceivedMessage) -> Verdict {
     let limit_ms = member.config.handler_timeout_ms;
     let span = tracing::debug_span!("handle", topic = %message.topic(), offset = %message.queue_offset());
-    let handling = no_panic(|| handler.handle(message.clone())).instrument(span);
-    match tokio::time::timeout(Duration::from_millis(limit_ms), handling).await {
-        Ok(Some(verdict)) => verdict,
-        Ok(None) => {
+    let handling = contained(|| handler.handle(message.clone()), Duration::from_millis(limit_ms));
+    match handling.instrument(span).await {
+        Contained::Ended(verdict) => verdict,
+        Contained::Panicked => {
             tracing::error!(
                 id = message.message_id(),
                 "the handler panicked; the message will be delivered again"
             );
             Verdict::Retry
         }
-        Err(_) => {
+        Contained::TooLong => {
             tracing::warn!(
                 id = message.message_id(),
                 limit_ms,
@@ -109,27 +111,43 @@ async fn judge<H: Handler>(member: &GroupMember, handler: &H, message: &Received
     }
 }
 
-/// Runs a future to its end or to its panic (`None`). A panicked future is never polled again.
-async fn no_panic<F: Future>(make: impl FnOnce() -> F) -> Option<F::Output> {
-    let future = catch_unwind(AssertUnwindSafe(make)).ok()?;
-    let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(polled) => polled.map(Some),
-        Err(_) => Poll::Ready(None),
-    })
-    .await
+/// What became of a future that must not take its worker with it.
+#[derive(Debug, PartialEq, Eq)]
+enum Contained<T> {
+    Ended(T),
+    Panicked,
+    TooLong,
+}
+
+/// Runs a future to its end, to its panic, or until `limit`. A panicked future is never polled again. A panic in its
+/// destructor ends here too: a worker that dies of it would be missed by nobody but the messages.
+async fn contained<F: Future>(make: impl FnOnce() -> F, limit: Duration) -> Contained<F::Output> {
+    let Ok(future) = catch_unwind(AssertUnwindSafe(make)) else { return Contained::Panicked };
+    let mut place = pin!(Some(future));
+    let polls = poll_fn(|context| {
+        let poll = || place.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(context));
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(polled) => polled.map(Contained::Ended),
+            Err(_) => Poll::Ready(Contained::Panicked),
+        }
+    });
+    let result = tokio::time::timeout(limit, polls).await.unwrap_or(Contained::TooLong);
+    if catch_unwind(AssertUnwindSafe(|| place.set(None))).is_err() {
+        tracing::error!("a destructor in the handler panicked");
+    }
+    result
 }
 
 /// Does what the verdict says. The message is finished only when the broker has it back, so that a failure here repeats
 /// it instead of losing it.
 async fn settle(member: &Arc<GroupMember>, job: Job, verdict: Verdict) {
-    let Some(delay_level) = verdict.delay_level() else { return job.held.finish(job.offset) };
+    let Some(delay_level) = verdict.delay_level() else { return job.held.finish(job.offset, job.epoch) };
     let reference = match &job.work {
         Work::Handle(message) => BackReference::from(&**message),
         Work::GiveBack(reference) => reference.clone(),
     };
     match member.send_back(&job.held.queue, &reference, delay_level).await {
-        Ok(()) => job.held.finish(job.offset),
+        Ok(()) => job.held.finish(job.offset, job.epoch),
         Err(error) => {
             let wait_ms = member.config.local_retry_ms;
             tracing::warn!(
@@ -147,12 +165,12 @@ fn retry_here(member: Arc<GroupMember>, job: Job, wait_ms: u64) {
         tokio::select! {
             () = job.held.dropped.cancelled() => {}
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {
-                let Job { held, offset, work } = job;
+                let Job { held, offset, epoch, work } = job;
                 let work = match work {
                     Work::Handle(message) => Work::Handle(Box::new(message.delivered_again())),
                     give_back @ Work::GiveBack(_) => give_back,
                 };
-                member.jobs.push(vec![Job { held, offset, work }]);
+                member.jobs.push(vec![Job { held, offset, epoch, work }]);
             }
         }
     });
@@ -162,11 +180,28 @@ fn retry_here(member: Arc<GroupMember>, job: Job, wait_ms: u64) {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     #[tokio::test]
     async fn a_panic_ends_the_future_and_nothing_else() {
-        assert_eq!(no_panic(|| async { 7 }).await, Some(7));
-        assert_eq!(no_panic(|| async { panic!("in the handler") }).await, None::<()>);
+        assert_eq!(contained(|| async { 7 }, LONG).await, Contained::Ended(7));
+        assert_eq!(contained(|| async { panic!("in the handler") }, LONG).await, Contained::<()>::Panicked);
         let broken: fn() -> std::future::Ready<()> = || panic!("before the future");
-        assert_eq!(no_panic(broken).await, None);
+        assert_eq!(contained(broken, LONG).await, Contained::Panicked);
+    }
+
+    #[tokio::test]
+    async fn a_destructor_that_panics_when_the_time_is_over_ends_nothing_else() {
+        struct Breaks;
+        impl Drop for Breaks {
+            fn drop(&mut self) {
+                panic!("in the destructor");
+            }
+        }
+        let endless = || async {
+            let _breaks = Breaks;
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(contained(endless, Duration::from_millis(1)).await, Contained::TooLong);
     }
 }

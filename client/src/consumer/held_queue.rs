@@ -1,6 +1,6 @@
 //! One queue that this member holds: its unfinished messages, its place among the pulls, and whether it was taken away.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mezzo_protocol::ids::{MessageQueue, QueueOffset};
@@ -29,6 +29,9 @@ pub(super) struct HeldQueue {
     pub(super) dropped: CancellationToken,
     /// The member of the broker to pull from, as the broker suggested.
     pull_from: AtomicI64,
+    /// How often the queue was reset. After a reset the same offset may stand for another message, so a verdict counts
+    /// only in the epoch in which its message was taken in. Changed under the lock of `state`.
+    epoch: AtomicU64,
 }
 
 impl HeldQueue {
@@ -42,6 +45,7 @@ impl HeldQueue {
             room: Notify::const_new(),
             dropped,
             pull_from: AtomicI64::new(MASTER_ID),
+            epoch: AtomicU64::new(0),
         }
     }
 
@@ -65,17 +69,28 @@ impl HeldQueue {
         }
     }
 
-    /// The broker says that the queue continues elsewhere.
+    /// The broker says that the queue continues elsewhere: what was taken in before no longer counts.
     pub(super) fn reset(&self, next: QueueOffset) {
-        if let Some(process) = self.lock().process.as_mut() {
+        let mut state = self.lock();
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        if let Some(process) = state.process.as_mut() {
             process.reset(next);
         }
+        drop(state);
         self.room.notify_one();
     }
 
-    /// A message needs no more work.
-    pub(super) fn finish(&self, offset: QueueOffset) {
+    /// The epoch of what is taken in now.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// A message that was taken in during `epoch` needs no more work.
+    pub(super) fn finish(&self, offset: QueueOffset, epoch: u64) {
         let mut state = self.lock();
+        if epoch != self.epoch() {
+            return;
+        }
         let Some(process) = state.process.as_mut() else { return };
         let was_full = !process.has_room(&self.limits);
         process.finish(offset);
@@ -128,9 +143,9 @@ impl HeldQueue {
         self.pull_from.store(member, Ordering::Relaxed);
     }
 
-    /// Whether verdicts on its messages still count.
-    pub(super) fn is_dropped(&self) -> bool {
-        self.dropped.is_cancelled()
+    /// Whether verdicts on messages that were taken in during `epoch` still count.
+    pub(super) fn counts(&self, epoch: u64) -> bool {
+        !self.dropped.is_cancelled() && epoch == self.epoch()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -166,10 +181,24 @@ mod tests {
         held.begin(QueueOffset(5), true);
         assert_eq!(held.uncommitted(), None);
         pull(&held, 5..7);
-        held.finish(QueueOffset(5));
+        held.finish(QueueOffset(5), 0);
         assert_eq!(held.uncommitted(), Some(QueueOffset(6)));
         held.committed(QueueOffset(6));
         assert_eq!(held.uncommitted(), None);
+    }
+
+    #[test]
+    fn a_verdict_from_before_a_reset_does_not_finish_the_message_that_has_its_offset_now() {
+        let held = held(10);
+        held.begin(QueueOffset(0), true);
+        pull(&held, 0..2);
+        held.reset(QueueOffset(0));
+        pull(&held, 0..1);
+        held.finish(QueueOffset(0), 0);
+        assert_eq!((held.unfinished(), held.uncommitted()), (1, None));
+        assert!(!held.counts(0) && held.counts(1));
+        held.finish(QueueOffset(0), held.epoch());
+        assert_eq!(held.uncommitted(), Some(QueueOffset(1)));
     }
 
     #[tokio::test]
@@ -184,7 +213,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        held.finish(QueueOffset(1));
+        held.finish(QueueOffset(1), 0);
         assert_eq!(waiting.await.unwrap(), QueueOffset(2));
     }
 }

@@ -204,5 +204,5 @@ fn job(held: &Arc<HeldQueue>, body: &Bytes, view: &MessageView<'_>) -> Job {
             Work::GiveBack(BackReference { physical_offset, message_id, topic: held.queue.topic.clone() })
         }
     };
-    Job { held: Arc::clone(held), offset: view.queue_offset(), work }
+    Job { held: Arc::clone(held), offset: view.queue_offset(), epoch: held.epoch(), work }
 }
