@@ -39,6 +39,7 @@ use crate::{
 };
 
 mod address;
+pub(crate) mod open_files;
 mod options;
 
 pub use address::AddressError;
@@ -286,7 +287,8 @@ fn threads(
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         set => set,
     };
-    let (handover, mut threads) = reactor::spawn(count.min(REACTORS_MAX), services, stop)?;
+    let connections_max = open_files::connections(services.config.limits.connections);
+    let (handover, mut threads) = reactor::spawn(count.min(REACTORS_MAX), connections_max, services, stop)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let services = Arc::clone(services);
     let stop = stop.clone();

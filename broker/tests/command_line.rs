@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, also in what tests share")]
 
 use std::{
-    io::{BufRead as _, BufReader},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Read as _},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn mezzo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mezzo"));
@@ -38,11 +42,16 @@ impl Drop for Serving {
 
 fn serve(dir: &Path) -> Serving {
     let arguments = in_folder(dir);
-    let mut child = mezzo(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    let child = mezzo(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    banner_of(child)
+}
+
+/// Waits until the process serves.
+fn banner_of(mut child: Child) -> Serving {
     let mut banner = String::new();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     while !banner.contains("stop ") && lines.read_line(&mut banner).unwrap() > 0 {}
@@ -119,6 +128,66 @@ fn a_serving_broker_says_where_and_stops_in_order_on_signals() {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         assert_eq!(serving.child.wait().unwrap().code(), Some(0), "{signal}");
     }
+}
+
+/// Whether the process has a handler of its own for SIGTERM.
+fn catches_sigterm(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask >> 14 & 1 == 1
+}
+
+#[test]
+fn a_signal_ends_a_start_that_takes_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    // a state file that is never read to its end
+    let pipe = base.join("00000000000000000000");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let arguments = in_folder(dir.path());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut child = mezzo(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let begin = Instant::now();
+    while !(catches_sigterm(child.id()) && dir.path().join("lock").exists()) {
+        assert!(begin.elapsed() < PATIENCE, "it does not start");
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let ended = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        if begin.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(ended.code(), Some(0));
+}
+
+#[test]
+fn idle_connections_leave_the_log_the_files_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = in_folder(dir.path()).join(" ");
+    // of 256 files half are kept for the log
+    let script = format!("ulimit -n 256; exec {} {arguments}", env!("CARGO_BIN_EXE_mezzo"));
+    let child = Command::new("sh")
+        .args(["-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let serving = banner_of(child);
+    let address = serving.banner.split_whitespace().skip_while(|word| *word != "broker").nth(1).unwrap();
+    let idle: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // accepted in order, and closed at once what is too much: when the last is closed, all were looked at
+    idle[199].set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!((&idle[199]).read(&mut [0]).unwrap(), 0);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", serving.child.id())).unwrap().count();
+    assert!(open < 200, "{open} files are open");
 }
 
 #[test]

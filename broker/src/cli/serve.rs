@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::{banner::banner, exit::Exit};
 use crate::{
     config::Config,
-    server::{Broker, StartError},
+    server::{Broker, StartError, open_files},
 };
 
 /// Serves with these settings.
@@ -25,17 +25,28 @@ async fn serve(config: Config) -> Exit {
     // before anything runs: a signal that comes early must not end the process half started
     let signals =
         signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    let (terminate, interrupt) = match signals {
+    let (mut terminate, mut interrupt) = match signals {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
     };
-    let broker = match Broker::start(config.clone()) {
-        Ok(broker) => broker,
-        Err(error @ (StartError::Config(_) | StartError::Advertise(_))) => {
+    open_files::raise_limit();
+    // recovery may take long, and a signal must not have to wait for it
+    let starting = config.clone();
+    let starting = tokio::task::spawn_blocking(|| Broker::start(starting));
+    let started = tokio::select! {
+        biased;
+        _ = terminate.recv() => stopped_early(),
+        _ = interrupt.recv() => stopped_early(),
+        started = starting => started,
+    };
+    let broker = match started {
+        Ok(Ok(broker)) => broker,
+        Ok(Err(error @ (StartError::Config(_) | StartError::Advertise(_)))) => {
             eprintln!("mezzo: {error}");
             return Exit::Usage;
         }
-        Err(error) => return failed(&error.to_string()),
+        Ok(Err(error)) => return failed(&error.to_string()),
+        Err(error) => return failed(&format!("the start failed: {error}")),
     };
     // a reader that is gone is no reason not to serve
     let _ = writeln!(std::io::stdout(), "{}", banner(&config, &broker));
@@ -60,6 +71,12 @@ async fn until_stopped(broker: Broker, mut terminate: Signal, mut interrupt: Sig
         Err(mezzo_storage::StorageError::Fenced { reason }) => disk_failed(&reason),
         Err(error) => failed(&format!("did not stop in order: {error}")),
     }
+}
+
+/// Nothing was acknowledged yet, and a recovery that is broken off begins anew at the next start.
+fn stopped_early() -> ! {
+    tracing::info!("stopped before it served");
+    std::process::exit(i32::from(Exit::Done.code()))
 }
 
 /// The process ends without closing the store: after a failed sync only what the disk has, read again at the next start,

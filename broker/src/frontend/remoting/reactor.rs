@@ -36,7 +36,7 @@ pub(crate) struct Accepted {
     remote: SocketAddr,
     role: Role,
     id: ChannelId,
-    /// Its place among `limits.connections`, free again when the connection ends.
+    /// Its place among the connections that may be open, free again when the connection ends.
     permit: OwnedSemaphorePermit,
 }
 
@@ -48,13 +48,14 @@ pub(crate) struct Handover {
     next_id: Arc<AtomicU64>,
 }
 
-/// Starts `count` reactor threads. They end once the stop signal is given and their connections have finished, at the
+/// Starts `count` reactor threads for at most `connections_max` connections. They end once the stop signal is given and their connections have finished, at the
 /// latest `limits.stop_timeout` later.
 ///
 /// # Errors
 /// The operating system refuses a thread or a runtime; the threads started so far end by the stop signal.
 pub(crate) fn spawn(
     count: usize,
+    connections_max: usize,
     services: &Arc<Services>,
     stop: &Stop,
 ) -> io::Result<(Handover, Vec<JoinHandle<()>>)> {
@@ -72,7 +73,7 @@ pub(crate) fn spawn(
         );
         reactors.push(sender);
     }
-    let places = Arc::new(Semaphore::new(services.config.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     Ok((Handover { reactors, places, next_id: Arc::new(AtomicU64::new(1)) }, threads))
 }
 
@@ -87,7 +88,11 @@ async fn react(services: Arc<Services>, mut sockets: mpsc::Receiver<Accepted>, m
                 Some(accepted) => open(&services, accepted, &stop, &mut connections),
                 None => break,
             },
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection was lost to an error of the broker");
+                }
+            }
         }
     }
     let all = async { while connections.join_next().await.is_some() {} };
@@ -146,7 +151,12 @@ impl Handover {
     async fn place(&self, stream: TcpStream, remote: SocketAddr, role: Role, services: &Services) {
         let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
             services.metrics.connections_refused.add(1);
-            tracing::warn!(%remote, "connection refused: limits.connections are open");
+            let refused = services.metrics.connections_refused.value();
+            tracing::debug!(%remote, "connection refused");
+            // clients come again and again: the log hears of it ever more rarely
+            if refused.is_power_of_two() {
+                tracing::warn!(%remote, refused, "connections are refused: as many are open as may be");
+            }
             return;
         };
         services.metrics.connections_accepted.add(1);
