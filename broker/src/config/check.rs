@@ -32,6 +32,13 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
             config.store.retention.show()
         ));
     }
+    if config.transaction.max_age <= config.transaction.timeout {
+        return Err(format!(
+            "transaction.max_age ({}) is not above transaction.timeout ({}): every transaction would be parked unasked",
+            config.transaction.max_age.show(),
+            config.transaction.timeout.show()
+        ));
+    }
     if config.topic.default_queues > config.limits.queues_per_topic {
         return Err(format!(
             "topic.default_queues ({}) is above limits.queues_per_topic ({}): lower the one or raise the other",
@@ -99,6 +106,8 @@ fn numbers_are_positive(config: &Config) -> Result<(), String> {
         ("limits.connections", limits.connections == 0),
         ("limits.open_messages", limits.open_messages == 0),
         ("limits.outbound_frames", limits.outbound_frames == 0),
+        ("limits.outbound_bytes", limits.outbound_bytes.as_u64() == 0),
+        ("limits.subscriptions_per_group", limits.subscriptions_per_group == 0),
         ("limits.held_pulls_per_connection", limits.held_pulls_per_connection == 0),
         ("limits.pull_messages", limits.pull_messages == 0),
         ("limits.unanswered_checks", limits.unanswered_checks == 0),
@@ -171,6 +180,11 @@ mod tests {
     #[test]
     fn a_bound_of_zero_is_refused_by_name() {
         assert_eq!(refusal(&["limits.connections=0"]), "limits.connections is 0: set it to at least 1");
+    }
+
+    #[test]
+    fn an_age_at_which_nothing_was_asked_yet_is_refused() {
+        assert!(refusal(&["transaction.max_age=6s"]).starts_with("transaction.max_age (6s) is not above"));
     }
 
     #[test]

@@ -240,6 +240,7 @@ fn send_batch(
             format!("batch request does not support retry group {}", send.topic).into(),
         ));
     }
+    not_alone(&Marks::of(send.properties))?;
     let shared: Vec<(&str, &str)> =
         properties::iter(send.properties).filter(|(name, _)| *name != properties::UNIQUE_KEY).collect();
     let max = BATCH_BYTES_MAX;
@@ -250,12 +251,7 @@ fn send_batch(
         let message = message.map_err(SendError::Batch)?;
         let own = std::str::from_utf8(message.properties)
             .map_err(|_| SendError::Illegal("properties are not UTF-8".into()))?;
-        let marks = Marks::of(own);
-        if marks.half || marks.is_delayed() {
-            return Err(SendError::Illegal(
-                "messages of a batch can be neither transactional nor delayed".into(),
-            ));
-        }
+        not_alone(&Marks::of(own))?;
         let kept = shared_properties(own, &shared)?;
         let parts = parts(services, send, topic.name(), queue, &kept);
         stored_bytes += record::encoded_len(&MessageParts { body: message.body, ..parts });
@@ -275,6 +271,16 @@ fn send_batch(
     }
     let unique_key = properties::find(send.properties, properties::UNIQUE_KEY).map(str::to_owned);
     Ok(Sent { operations: start..batch.len(), queue, unique_key })
+}
+
+/// Refuses what only a message alone can be.
+fn not_alone(marks: &Marks<'_>) -> Result<(), SendError> {
+    if marks.half || marks.is_delayed() {
+        return Err(SendError::Illegal(
+            "messages of a batch can be neither transactional nor delayed".into(),
+        ));
+    }
+    Ok(())
 }
 
 fn shared_properties<'a>(own: &'a str, shared: &[(&str, &str)]) -> Result<Cow<'a, str>, SendError> {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, also in what tests share")]
 
+mod bounds;
 mod delivery;
 mod offsets;
 mod sends;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mezzo_protocol::{
     error::DecodeError,
     ids::{GroupName, TopicName},
-    limits::SUBSCRIPTION_BYTES_MAX,
+    limits::{CLIENT_ID_BYTES_MAX, SUBSCRIPTION_BYTES_MAX},
     remoting::{
         body::{
             consumer_list::ConsumerList,
@@ -33,6 +33,16 @@ use crate::service::{
 /// client is let in, because it subscribes to the topic at once.
 pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let data = HeartbeatData::decode(request.body())?;
+    // every group remembers it
+    at_most("client id", data.client_id.len(), CLIENT_ID_BYTES_MAX)?;
+    let subscriptions_max = turn.services.config.limits.subscriptions_per_group;
+    for consumer in &data.consumer_data_set {
+        at_most(
+            "subscriptions of a group (limits.subscriptions_per_group)",
+            consumer.subscription_data_set.len(),
+            subscriptions_max,
+        )?;
+    }
     let groups_max = turn.services.config.limits.groups_per_connection;
     if data.consumer_data_set.len() > groups_max {
         turn.reply(request, response::join_refusal(JoinRefused::TooManyGroups(groups_max)));
@@ -86,16 +96,18 @@ fn consumer_heartbeat(
 }
 
 fn subscription(data: SubscriptionData) -> Result<Subscription, DecodeError> {
-    let bytes = data.sub_string.len();
-    if bytes > SUBSCRIPTION_BYTES_MAX {
-        return Err(DecodeError::TooLong { what: "subscription", got: bytes, max: SUBSCRIPTION_BYTES_MAX });
-    }
+    at_most("subscription", data.sub_string.len(), SUBSCRIPTION_BYTES_MAX)?;
     Ok(Subscription {
         topic: TopicName::new(&data.topic)?,
         expression: data.sub_string,
         expression_type: data.expression_type,
         version: data.sub_version,
     })
+}
+
+/// Refuses what is longer, or more, than it may be.
+pub(super) fn at_most(what: &'static str, got: usize, max: usize) -> Result<(), DecodeError> {
+    if got > max { Err(DecodeError::TooLong { what, got, max }) } else { Ok(()) }
 }
 
 /// UNREGISTER_CLIENT (35): the client leaves groups in order, before it closes its connection.

@@ -72,10 +72,9 @@ pub(crate) struct Connection {
 pub(crate) async fn serve(connection: Connection) {
     let channel = Arc::clone(&connection.channel);
     let services = Arc::clone(&connection.services);
+    let departure = Departure { channel: Arc::clone(&channel), services: Arc::clone(&services) };
     let ended = Session::new(connection).run().await;
-    channel.close();
-    services.clients.channel_closed(channel.id());
-    services.long_polls.channel_closed(channel.id());
+    drop(departure);
     match ended {
         Ok(()) => tracing::debug!(client = %channel.remote(), "connection closed"),
         Err(Ended::Malformed(error)) => {
@@ -87,6 +86,22 @@ pub(crate) async fn serve(connection: Connection) {
             tracing::warn!(client = %channel.remote(), ?after, "connection closed: the client does not read");
         }
         Err(error) => tracing::debug!(client = %channel.remote(), %error, "connection ended"),
+    }
+}
+
+/// Takes the connection off everything that knows it, however it ends: also by a panic, which must not leave a member
+/// behind that nobody can reach.
+struct Departure {
+    channel: Arc<RemotingChannel>,
+    services: Arc<Services>,
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let id = self.channel.id();
+        self.channel.close();
+        self.services.clients.channel_closed(id);
+        self.services.long_polls.channel_closed(id);
     }
 }
 

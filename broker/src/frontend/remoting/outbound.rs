@@ -196,7 +196,7 @@ impl RemotingChannel {
     /// Whether a further answer may be made for this client now: less than half of its outbound bounds wait. Whoever
     /// answers many held pulls asks first and comes back later, so that a client that reads is never cut off.
     pub(crate) fn has_room(&self) -> bool {
-        self.queued_bytes.load(Ordering::Relaxed) < self.bounds.bytes / 2
+        self.queued_bytes.load(Ordering::Relaxed) < self.bounds.bytes.div_ceil(2)
             && self.queue.capacity() > self.bounds.frames / 2
     }
 

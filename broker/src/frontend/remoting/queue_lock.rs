@@ -2,10 +2,12 @@
 
 use mezzo_protocol::{
     ids::{GroupName, MessageQueue},
+    limits::CLIENT_ID_BYTES_MAX,
     remoting::body::lock::{LockBatchReply, LockBatchRequest, QueueName},
 };
 
 use super::{
+    client_manage::at_most,
     response,
     turn::{Handled, Request, Step, Turn},
 };
@@ -15,6 +17,8 @@ use crate::service::queue_lock::LockedQueue;
 /// out and does not spoil the others.
 pub(crate) fn lock(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let body = LockBatchRequest::decode(request.body())?;
+    // every lock remembers it
+    at_most("client id", body.client_id.len(), CLIENT_ID_BYTES_MAX)?;
     let group = GroupName::new(&body.consumer_group)?;
     let (names, queues) = valid(body.mq_set);
     let owned = turn.services.locks.lock(turn.now, &group, &body.client_id, &queues);

@@ -1,11 +1,9 @@
 //! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): messages into the turn's batch, and the answer
 //! once they are as safe as the acknowledgement level asks.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 use mezzo_protocol::{
-    ids::{GroupName, OffsetMessageId, PhysicalOffset, QueueOffset},
+    ids::{OffsetMessageId, PhysicalOffset, QueueOffset},
     remoting::{
         header::send_message::SendMessageHeader,
         language::PROTOCOL_VERSION,
@@ -17,7 +15,6 @@ use mezzo_protocol::{
 use mezzo_storage::OperationResult;
 
 use super::{
-    outbound::RemotingChannel,
     response,
     turn::{Handled, PendingReply, Request, SendReply, Step, Turn},
 };
@@ -54,7 +51,8 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
             return Ok(Step::Done);
         }
     };
-    remember_producer(turn.services, turn.channel, &header.producer_group);
+    // a producer's first sign of life: its heartbeat may come much later
+    turn.producer_seen(&header.producer_group);
     let to = request.reply_to();
     if to.wanted {
         turn.replies.push(PendingReply::Send(SendReply {
@@ -65,19 +63,6 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         }));
     }
     Ok(Step::Done)
-}
-
-/// A send is a producer's first sign of life: its heartbeat may come much later. The registry hears of each group of a
-/// connection once.
-fn remember_producer(services: &Services, channel: &Arc<RemotingChannel>, group: &str) {
-    if channel.knows_producer_group(group) {
-        return;
-    }
-    if let Ok(name) = GroupName::new(group)
-        && channel.is_new_producer_group(&name)
-    {
-        services.clients.producer_joined(&name, Arc::<RemotingChannel>::clone(channel));
-    }
 }
 
 /// Writes the answer to a send. `results` are those of its operations: one per message.
