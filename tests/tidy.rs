@@ -1,6 +1,7 @@
 //! The house rules, as tests: who may import whom, what every file must have, what no file may hold.
 //! The list of exceptions of each rule starts empty and may only shrink.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use mezzo_tests::source::{CRATES, SourceFile, rust_files, workspace};
@@ -310,4 +311,31 @@ fn every_crate_obeys_the_workspace_lints() {
     };
     let lenient: Vec<String> = CRATES.iter().filter(lenient).map(|name| (*name).to_owned()).collect();
     assert_none("Cargo.toml must say `[lints] workspace = true`", &lenient);
+}
+
+#[test]
+fn the_page_of_served_requests_is_true() {
+    let dispatch = fs::read_to_string(workspace().join("broker/src/frontend/remoting/dispatch.rs")).unwrap();
+    let served: BTreeSet<String> = dispatch
+        .split("Code::")
+        .skip(1)
+        .map(|rest| {
+            rest.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_' || c.is_ascii_digit()).collect()
+        })
+        .filter(|name: &String| {
+            !name.is_empty() && name != "REQUEST_CODE_NOT_SUPPORTED" && name != "SYSTEM_ERROR"
+        })
+        .collect();
+    let page = fs::read_to_string(workspace().join("docs/protocol-coverage.md")).unwrap();
+    let row = |line: &str| {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let code = cells.next()?.parse::<i32>().ok()?;
+        Some((code, cells.next()?.to_owned()))
+    };
+    let documented: BTreeMap<i32, String> = page.lines().filter_map(row).collect();
+    let names: BTreeSet<String> = documented.values().cloned().collect();
+    assert_eq!(names, served, "docs/protocol-coverage.md and dispatch.rs name different requests");
+    for (code, name) in documented {
+        assert_eq!(mezzo_protocol::remoting::request_code::RequestCode(code).name(), name);
+    }
 }
