@@ -1,7 +1,7 @@
 //! The composition root: opens the store, binds the listeners, starts reactors and drivers, and stops them in order.
 //!
 //! ```text
-//!   start   resolve advertise ─► open store ─► bind both listeners ─► services ─► reactors ─► drivers ─► accept
+//!   start   bind both listeners ─► resolve advertise ─► open store ─► services ─► reactors ─► drivers ─► accept
 //!   stop    stop signal ─► acceptors and drivers end, connections finish their turn ─► background threads ─► sync,
 //!           checkpoint ─► close
 //! ```
@@ -39,13 +39,15 @@ use crate::{
 };
 
 mod address;
-pub(crate) mod open_files;
+mod open_files;
 mod options;
 
 pub use address::AddressError;
 
 /// Most reactor threads, whatever the settings or the machine say.
 const REACTORS_MAX: usize = 256;
+/// Threads that may wait for the disk at a time: cold pulls of all connections, and check-backs.
+const DISK_THREADS_MAX: usize = 64;
 
 /// Why the broker did not start. Each is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -289,7 +291,10 @@ fn threads(
     };
     let connections_max = open_files::connections(services.config.limits.connections);
     let (handover, mut threads) = reactor::spawn(count.min(REACTORS_MAX), connections_max, services, stop)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(DISK_THREADS_MAX)
+        .build()?;
     let services = Arc::clone(services);
     let stop = stop.clone();
     let drivers = std::thread::Builder::new().name("drivers".to_owned()).spawn(move || {

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::{banner::banner, exit::Exit};
 use crate::{
     config::Config,
-    server::{Broker, StartError, open_files},
+    server::{Broker, StartError},
 };
 
 /// Serves with these settings.
@@ -29,7 +29,6 @@ async fn serve(config: Config) -> Exit {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
     };
-    open_files::raise_limit();
     // recovery may take long, and a signal must not have to wait for it
     let starting = config.clone();
     let starting = tokio::task::spawn_blocking(|| Broker::start(starting));

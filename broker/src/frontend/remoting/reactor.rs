@@ -25,6 +25,9 @@ use super::{
 };
 use crate::service::{Services, client_channel::ChannelId, stop::Stop};
 
+/// Threads of one reactor that may wait for the disk at a time, for messages sent back or looked up by their position;
+/// each holds one message. Further ones wait for their turn.
+const DISK_THREADS_MAX: usize = 16;
 /// Accepted sockets that may wait for one reactor.
 const HANDOVER_MAX: usize = 256;
 /// Pause after the operating system refused to accept (no file descriptors left): accepting again at once would spin.
@@ -63,7 +66,10 @@ pub(crate) fn spawn(
     let mut threads = Vec::with_capacity(count);
     for index in 0..count {
         let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(DISK_THREADS_MAX)
+            .build()?;
         let services = Arc::clone(services);
         let stop = stop.clone();
         threads.push(
