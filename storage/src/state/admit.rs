@@ -3,6 +3,7 @@
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
+use super::leader_clock::LeaderClock;
 use super::ledger::{At, Facts, Ledger};
 use super::publish::Publisher;
 use super::topics::TopicConfig;
@@ -12,8 +13,8 @@ use crate::batch::{
 };
 use crate::format::history_row::{HistoryRow, group_hash};
 use crate::format::record::{
-    AskedCount, Asks, Decision as DecisionRecord, LogSeed, OffsetEntry, Offsets, ParkReason, Parked,
-    RECORD_HEADER_BYTES, RecordHead, RecordKind, Resumed, Tick,
+    AskedCount, Asks, Decision as DecisionRecord, LogSeed, MessagePrefix, OffsetEntry, Offsets, ParkReason,
+    Parked, RECORD_HEADER_BYTES, RecordHead, RecordKind, Resumed, Tick,
 };
 use crate::log::Writer;
 
@@ -34,6 +35,8 @@ pub(crate) struct Sink<'a> {
     pub(crate) writer: &'a mut Writer,
     pub(crate) seed: LogSeed,
     pub(crate) scratch: &'a mut Vec<u8>,
+    /// Callers' times are those of their wall clock; what is stored and compared is leader time.
+    pub(crate) clock: &'a LeaderClock,
 }
 
 impl Sink<'_> {
@@ -41,6 +44,22 @@ impl Sink<'_> {
     fn push_scratch(&mut self, kind: RecordKind, flags: u16) -> At {
         let head = RecordHead::new(self.seed, kind, flags, &[self.scratch]);
         push(self.writer, &head, self.scratch)
+    }
+
+    /// Appends a delayed message, due at `due_ms` in leader time. It was encoded before anybody knew how far that is
+    /// from its sender's time; where they differ, which is seldom, its bytes are made anew.
+    fn push_due(&mut self, message: &MessageToAppend, payload: &[u8], due_ms: u64) -> At {
+        let prefix = MessagePrefix::Due { due_ms };
+        match message.visibility {
+            Visibility::Due(due) if due.as_ms() != due_ms => {
+                self.scratch.clear();
+                prefix.encode(self.scratch);
+                let rest = payload.get(self.scratch.len()..).unwrap_or_default();
+                self.scratch.extend_from_slice(rest);
+                self.push_scratch(prefix.kind(), prefix.flags())
+            }
+            _ => push(self.writer, &message.head, payload),
+        }
     }
 }
 
@@ -91,7 +110,7 @@ impl Ledger {
             Operation::Asked(origins) => self.record_asks(origins, sink),
             Operation::Park { origin, reason } => self.park(*origin, *reason, sink),
             Operation::Resume { origin } => self.resume(*origin, sink),
-            Operation::Tick(now) => self.admit_tick(now.as_ms(), sink, publisher),
+            Operation::Tick(at) => self.admit_tick(sink.clock.of_wall(*at).as_ms(), sink, publisher),
             Operation::Offsets { group, entries } => self.log_offsets(group, entries, sink),
             Operation::PutTopic(config) => self.admit_topic(config, sink, publisher),
             Operation::DeleteTopic(name) => match self.topics.get(name) {
@@ -148,7 +167,14 @@ impl Ledger {
             return OperationResult::Refused(Refusal::TooManyOpen);
         }
         let payload = arena.get(message.payload.clone()).unwrap_or_default();
-        let at = push(sink.writer, &message.head, payload);
+        let mut due_ms = 0;
+        let at = match message.visibility {
+            Visibility::Due(due) => {
+                due_ms = sink.clock.of_wall(due).as_ms();
+                sink.push_due(message, payload, due_ms)
+            }
+            Visibility::Now | Visibility::Prepared { .. } => push(sink.writer, &message.head, payload),
+        };
         let position = PhysicalOffset(at.position);
         let facts = Facts { queue: &message.queue, tag_hash: message.tag_hash };
         match (&message.visibility, &message.half) {
@@ -156,8 +182,8 @@ impl Ledger {
                 self.prepared(at, facts, half, *delay_ms);
                 OperationResult::Prepared { origin: position }
             }
-            (Visibility::Due(due), _) => {
-                self.delayed(at, facts, due.as_ms());
+            (Visibility::Due(_), _) => {
+                self.delayed(at, facts, due_ms);
                 OperationResult::Scheduled { position }
             }
             _ => {

@@ -251,6 +251,7 @@ impl Ledger {
             immunity_ms: half.immunity_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX)),
             in_doubt: false,
             delayed: delay_ms.is_some(),
+            been_due: false,
         };
         self.open.insert(row, &half.group);
     }
@@ -352,6 +353,7 @@ impl Ledger {
         self.open.update(origin, |row| {
             row.in_doubt = false;
             row.asks = 0;
+            row.been_due = false;
             row.touched_at_ms = at.time_ms;
         });
         self.open.reschedule(origin, at.time_ms);

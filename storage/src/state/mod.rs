@@ -11,11 +11,13 @@
 //! ```
 //!
 //! `ledger.rs` holds the one `apply` that runs at append, at recovery and when the base is advanced. `admit.rs` decides
-//! what may be appended; it sees what is not durable yet. `publish.rs` holds what waits for the limit.
+//! what may be appended; it sees what is not durable yet. `publish.rs` holds what waits for the limit. `leader_clock.rs`
+//! says what time it is.
 
 pub mod admit;
 pub mod due;
 pub mod groups;
+pub(crate) mod leader_clock;
 pub mod ledger;
 pub mod offsets;
 pub mod publish;

@@ -26,7 +26,7 @@ const OFFSETS_PER_FRAME_BYTES: usize = 64 << 10;
 const OFFSET_ENTRY_BYTES: usize = 14;
 
 impl Store {
-    /// Appends a batch. Before anything in its results is told to a client, wait until [`Store::limit`] has reached
+    /// Appends a batch. `now`, like every time in the batch, is that of the caller's wall clock. Before anything in its results is told to a client, wait until [`Store::limit`] has reached
     /// the returned position (at acknowledgement `memory` it has).
     ///
     /// # Errors
@@ -42,6 +42,7 @@ impl Store {
         let mut asks_history = Vec::new();
         let end = {
             let mut appender = self.appender();
+            let now = appender.leader_time(now);
             if let Err(e) = self.write_frames(now, batch, &mut appender, &mut asks_history) {
                 // what was admitted may be in the ledger and not in the log: from here on only a restart knows
                 self.log.fence(e.to_string());
@@ -157,8 +158,8 @@ impl Store {
             }
             Err(e) => return Err(e),
         };
-        let Appender { writer, ledger, outgoing, scratch } = appender;
-        let mut sink = Sink { writer, seed: self.encoder.seed, scratch };
+        let Appender { writer, ledger, outgoing, scratch, clock } = appender;
+        let mut sink = Sink { writer, seed: self.encoder.seed, scratch, clock };
         for (i, operation) in operations.iter().enumerate() {
             if !room && !operation.is_essential() {
                 batch.results.push(no_room());

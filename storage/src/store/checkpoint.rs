@@ -33,6 +33,7 @@ impl Store {
     /// # Errors
     /// When the disk refuses; nothing is lost, and the next round tries again.
     pub fn keep(&self, now: Timestamp) -> Result<(), StorageError> {
+        let now = self.appender().leader_time(now);
         let prepared = self.view.pages.prepare();
         // decisions that a power cut could still take back stay in memory
         let durable = self.limit.load(Ordering::Acquire).min(self.log.synced());
@@ -104,7 +105,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the front segments whose messages are all visible and older than the retention, one per call.
+    /// `now` is leader time, as what it is compared with. Deletes the front segments whose messages are all visible and older than the retention, one per call.
     fn retain(&self, now: Timestamp) -> Result<(), StorageError> {
         let segments = self.log.segments();
         // where the next one begins, not one segment on: after a cut there are gaps

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::time::Timestamp;
 
 use crate::base::StateFolder;
 use crate::batch::Encoder;
@@ -34,6 +35,7 @@ use crate::file_system::{FileSystem, LockGuard};
 use crate::log::{Log, Writer};
 use crate::options::StoreOptions;
 use crate::state::groups::GroupConfig;
+use crate::state::leader_clock::LeaderClock;
 use crate::state::ledger::{Groups, Ledger};
 use crate::state::offsets::ConsumerOffsets;
 use crate::state::publish::Pending;
@@ -75,6 +77,21 @@ struct Appender {
     /// Publications of the frame that is being made.
     outgoing: Pending,
     scratch: Vec<u8>,
+    clock: LeaderClock,
+}
+
+impl Appender {
+    /// Leader time, now that the caller's wall clock shows `now`.
+    fn leader_time(&mut self, now: Timestamp) -> Timestamp {
+        let time = self.clock.advance(now);
+        if let Some(by_ms) = self.clock.take_leap() {
+            tracing::warn!(
+                by_ms,
+                "the clock has leapt forward: retention and check-backs count it as time that has passed"
+            );
+        }
+        time
+    }
 }
 
 /// A data folder, open.

@@ -21,6 +21,7 @@ use crate::format::record::{Jump, RecordHead, RecordKind};
 use crate::format::state_file::{StateFile, StateHeader, StateRole};
 use crate::log::{self, Class, Layout, LogOptions, Opening, RecoveryReport, ResumePoint};
 use crate::options::{AckLevel, StoreOptions};
+use crate::state::leader_clock::LeaderClock;
 use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Pending;
 use crate::state::queues::{PageId, PageStore};
@@ -31,6 +32,9 @@ use crate::state::transactions::history::History;
 const BASES_KEPT: usize = 2;
 /// One: the queue pages that an older checkpoint names are written anew once a newer one is durable.
 const CHECKPOINTS_KEPT: usize = 1;
+
+/// A stop longer than this is more likely a clock that was set wrong: a year.
+const LONG_STOP_MS: u64 = 365 * 24 * 3_600_000;
 
 /// What opening found.
 #[derive(Debug)]
@@ -149,6 +153,7 @@ impl Store {
         };
         let mut direct = AtOnce { view: &view, failure: None };
         let mut segment = header.position / base.segment_bytes;
+        let mut last_ms = header.time_ms;
         let opening = Opening { layout, options: log_options, resume, ack: options.ack, now };
         let mut visit = |frame: &Frame<'_>| {
             let number = frame.position / base.segment_bytes;
@@ -157,6 +162,7 @@ impl Store {
                 history.close_segments_before(header.synced_to.max(frame.header.synced_to))?;
                 segment = number;
             }
+            last_ms = frame.header.time_ms;
             for record in frame.records() {
                 let at = At { position: record.position, size: record.size(), time_ms: frame.header.time_ms };
                 ledger.apply(at, record.kind, record.flags, record.payload, &mut direct)?;
@@ -179,7 +185,9 @@ impl Store {
         // owed: the start before this one was stopped between its first frame and the jump
         let lossy = ledger.owes_jump || (ledger.ack == AckLevel::Memory && !report.clean && !created);
         ledger.ack = options.ack;
-        ledger.open.start(now.as_ms());
+        let clock = LeaderClock::starting_at(writer.time(), now);
+        warn_of_clock(last_ms, now, &clock);
+        ledger.open.start(clock.now().as_ms());
         let open_messages = ledger.open_messages();
 
         let encoder = Encoder {
@@ -199,6 +207,7 @@ impl Store {
                 ledger,
                 outgoing: Pending::default(),
                 scratch: Vec::new(),
+                clock,
             }),
             pending: Mutex::default(),
             publishing: Mutex::default(),
@@ -231,7 +240,8 @@ impl Store {
     fn jump_offsets(&self, now: Timestamp) -> Result<(), StorageError> {
         {
             let mut appender = self.appender();
-            let Appender { writer, ledger, outgoing, scratch } = &mut *appender;
+            let now = appender.leader_time(now);
+            let Appender { writer, ledger, outgoing, scratch, .. } = &mut *appender;
             // twice the bound: what was published while the last sync ran counts for the next
             let jump = Jump { by: 2 * UNSYNCED_MESSAGES_MAX };
             scratch.clear();
@@ -322,6 +332,23 @@ fn adopt_layout(options: &mut StoreOptions, base: &StateHeader) -> Result<(), St
     options.segment_bytes = base.segment_bytes;
     options.frame_bytes_max = base.frame_bytes_max;
     Ok(())
+}
+
+/// Says so when the clock and the log's last frame, of `last_ms`, do not go together.
+fn warn_of_clock(last_ms: u64, now: Timestamp, clock: &LeaderClock) {
+    let passed_ms = now.as_ms().saturating_sub(last_ms);
+    if clock.ahead_ms() > 0 {
+        tracing::warn!(
+            behind_ms = clock.ahead_ms(),
+            "the clock is behind the log: time goes on from the log's last frame"
+        );
+    } else if last_ms > 0 && passed_ms >= LONG_STOP_MS {
+        tracing::warn!(
+            passed_ms,
+            "the log's last frame is more than a year old: if the clock is wrong, stop now, before retention \
+             deletes what only seems old"
+        );
+    }
 }
 
 /// Sixteen bytes that clients cannot guess, from the randomness that the standard library seeds its hashers with.

@@ -1,4 +1,5 @@
-//! Open transactions and delayed messages as the broker's drivers see them.
+//! Open transactions and delayed messages as the broker's drivers see them. Times that come and go here are those of
+//! the caller's wall clock; inside, everything is leader time.
 
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::time::Timestamp;
@@ -14,12 +15,13 @@ impl Store {
     #[must_use]
     pub fn due_checks(&self, now: Timestamp, max: usize) -> Vec<DueCheck> {
         let mut appender = self.appender();
-        let mut due = appender.ledger.open.due(now.as_ms(), max);
+        let now_ms = appender.leader_time(now).as_ms();
+        let mut due = appender.ledger.open.due(now_ms, max);
         let limit = self.limit();
         due.retain(|check| {
             let settled = check.transaction.origin < limit;
             if !settled {
-                appender.ledger.open.reschedule(check.transaction.origin.0, now.as_ms() + 1);
+                appender.ledger.open.reschedule(check.transaction.origin.0, now_ms + 1);
             }
             settled
         });
@@ -29,13 +31,17 @@ impl Store {
     /// Asks again at `at`; nothing happens if it was decided meanwhile. IN_DOUBT ones may be scheduled too: they are
     /// asked once more when a producer of their group appears.
     pub fn reschedule(&self, origin: PhysicalOffset, at: Timestamp) {
-        self.appender().ledger.open.reschedule(origin.0, at.as_ms());
+        let mut appender = self.appender();
+        let at = appender.clock.of_wall(at);
+        appender.ledger.open.reschedule(origin.0, at.as_ms());
     }
 
     /// When [`Store::due_checks`] may have something, at the earliest.
     #[must_use]
     pub fn next_check_at(&self) -> Option<Timestamp> {
-        self.appender().ledger.open.next_check_ms().map(Timestamp::from_ms)
+        let appender = self.appender();
+        let at_ms = appender.ledger.open.next_check_ms()?;
+        Some(appender.clock.to_wall(Timestamp::from_ms(at_ms)))
     }
 
     /// An open transaction.
@@ -99,6 +105,8 @@ impl Store {
     /// When the next delayed message is due.
     #[must_use]
     pub fn next_due_at(&self) -> Option<Timestamp> {
-        self.appender().ledger.due.next_due_ms().map(Timestamp::from_ms)
+        let appender = self.appender();
+        let due_ms = appender.ledger.due.next_due_ms()?;
+        Some(appender.clock.to_wall(Timestamp::from_ms(due_ms)))
     }
 }

@@ -77,6 +77,7 @@ pub(super) fn restore_open(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), Stor
             immunity_ms,
             in_doubt: flags & IN_DOUBT != 0,
             delayed,
+            been_due: false,
         };
         ledger.open.insert(row, names.group(group)?);
     }

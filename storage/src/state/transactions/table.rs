@@ -46,6 +46,8 @@ pub(crate) struct OpenRow {
     pub(crate) in_doubt: bool,
     /// Visible this long after the commit, if it is a delayed one.
     pub(crate) delayed: bool,
+    /// It was handed out to be asked about since it was prepared, resumed or read from the disk.
+    pub(crate) been_due: bool,
 }
 
 #[derive(Debug)]
@@ -256,14 +258,18 @@ impl Table {
         ids.sort_by_key(|id| (self.rows.deadline_ms(*id), self.origin_of(*id)));
         ids.into_iter()
             .filter_map(|id| {
-                let slot = self.rows.0.get(id as usize)?.as_ref()?;
-                let transaction = self.describe(&slot.row)?;
-                let old = now_ms.saturating_sub(slot.row.prepared_at_ms) >= self.policy.max_age_ms;
-                let exhausted = if slot.row.asks >= self.policy.check_max {
+                let row = &mut self.rows.0.get_mut(id as usize)?.as_mut()?.row;
+                // age alone parks nothing: after a long stop, or when the clock has leapt, nobody was asked yet
+                let had_its_chance = row.asks > 0 || row.been_due;
+                row.been_due = true;
+                let old = now_ms.saturating_sub(row.prepared_at_ms) >= self.policy.max_age_ms;
+                let exhausted = if row.asks >= self.policy.check_max {
                     Some(ParkReason::CheckMax)
                 } else {
-                    old.then_some(ParkReason::MaxAge)
+                    (old && had_its_chance).then_some(ParkReason::MaxAge)
                 };
+                let row = &self.rows.0.get(id as usize)?.as_ref()?.row;
+                let transaction = self.describe(row)?;
                 Some(DueCheck { transaction, exhausted })
             })
             .collect()
@@ -319,6 +325,7 @@ mod tests {
             immunity_ms: 0,
             in_doubt: false,
             delayed: false,
+            been_due: false,
         }
     }
 
@@ -353,6 +360,18 @@ mod tests {
         table.start(90_000_000);
         let due = table.due(90_000_100, 10);
         assert_eq!(due[0].exhausted, Some(ParkReason::CheckMax));
+    }
+
+    #[test]
+    fn age_parks_nothing_that_was_never_due_before() {
+        let mut table = Table::new(CheckPolicy::default());
+        table.start(1_000_000);
+        table.insert(row(5, 1_000_000), &group());
+        // the clock leaps ten years ahead
+        let later = 1_000_000 + 10 * 365 * 24 * 3_600_000;
+        assert_eq!(table.due(later, 10)[0].exhausted, None);
+        table.reschedule(5, later + 30_000);
+        assert_eq!(table.due(later + 30_100, 10)[0].exhausted, Some(ParkReason::MaxAge));
     }
 
     #[test]
