@@ -32,6 +32,18 @@ pub(crate) fn write_durably(
     fs.sync_dir(dir).map_err(StorageError::io("sync folder", dir))
 }
 
+/// Removes every file of a folder, durably; one that does not exist is fine.
+pub(crate) fn clear_folder(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
+    if !fs.exists(dir).map_err(StorageError::io("look for", dir))? {
+        return Ok(());
+    }
+    for name in fs.list(dir).map_err(StorageError::io("list", dir))? {
+        let path = dir.join(name);
+        fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+    }
+    fs.sync_dir(dir).map_err(StorageError::io("sync folder", dir))
+}
+
 /// Reads a file into memory.
 pub(crate) fn read_whole(fs: &dyn FileSystem, path: &Path) -> Result<Vec<u8>, StorageError> {
     let file = fs.open(path, OpenMode::Read).map_err(StorageError::io("open", path))?;

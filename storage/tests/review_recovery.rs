@@ -410,3 +410,37 @@ fn queues_of_deleted_topics_are_not_mixed_up_with_new_ones() {
     s.store.sync().unwrap();
     assert_eq!((s.bodies("t"), s.bodies("other")), (vec!["last".to_owned()], Vec::new()));
 }
+
+fn clear(disk: &SimulatedDisk, folder: &str) {
+    let dir = Path::new("/data").join(folder);
+    for file in disk.list(&dir).unwrap() {
+        disk.remove(&dir.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn a_new_log_does_not_believe_the_history_of_the_one_before() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    let old = s.half("h");
+    s.end(old, "h", Outcome::Committed);
+    s.fill(2);
+    s.store.close(s.now()).unwrap();
+    s.keep();
+    clear(&s.disk, "base");
+    clear(&s.disk, "log");
+    let disk = s.disk.crash(CrashMode::KeepAll);
+    drop(s);
+    let mut s = open_on(disk, AckLevel::Durable, T0).unwrap();
+    for folder in ["history", "checkpoint"] {
+        assert_eq!(s.disk.list(&Path::new("/data").join(folder)).unwrap(), [""; 0], "{folder}");
+    }
+    let unknown = OperationResult::Refused(Refusal::Unknown);
+    assert_eq!(s.end(old, "h", Outcome::Committed), unknown);
+    s.topic("t");
+    let origin = s.half("h2");
+    s.end(origin, "h2", Outcome::RolledBack);
+    s.fill(2);
+    s.keep();
+    assert!(matches!(s.end(origin, "h2", Outcome::Committed), OperationResult::Conflict(_)));
+}

@@ -306,6 +306,11 @@ fn open_base(
         nonce,
         clean: false,
     };
+    // left of a log that is gone: the new one gives the same positions to other messages. Before the base, so that a
+    // crash in between leaves the folder as new as before
+    for derived in ["checkpoint", "queues", "history"] {
+        crate::base::clear_folder(fs, &options.dir.join(derived))?;
+    }
     let ledger = Ledger::new(options.segment_bytes, options.check, None);
     bases.write(fs, header.generation, &snapshot::base_file(&ledger, header))?;
     fs.sync_dir(&options.dir).map_err(StorageError::io("sync folder", &options.dir))?;
