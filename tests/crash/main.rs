@@ -4,6 +4,7 @@
 //! | variable | default | what it sets |
 //! |---|---|---|
 //! | `MEZZO_KILL_ROUNDS` | 4 | rounds of kill -9 |
+//! | `MEZZO_STOP_ROUNDS` | 3 | rounds of SIGTERM |
 //! | `MEZZO_POWER_CUTS` | 2 | power cuts; 0 skips them; they need root and loop devices and say so when they are skipped |
 //! | `MEZZO_SEED` | the time | repeats a run's choices (not the machine's timing) |
 //! | `MEZZO_CRASH_SET` | none | one more `section.key=value`: `store.ack=memory` shows that a power cut is noticed |
@@ -12,3 +13,4 @@
 mod kill;
 mod power_cut;
 mod rounds;
+mod stop;

@@ -138,7 +138,7 @@ fn look(oracle: &mut Oracle, consumer: &mut Consumer, whole: bool) -> Vec<String
 fn finish(oracle: &Oracle, binary: Binary, rounds: u32, began: Instant) {
     let (committed, rolled_back, open) = oracle.counts();
     println!(
-        "{rounds} crashes in {:.0} s: {committed} commits delivered once each, {rolled_back} rollbacks never, {open} left open or cut off",
+        "{rounds} rounds in {:.0} s: {committed} commits delivered once each, {rolled_back} rollbacks never, {open} left open or cut off",
         began.elapsed().as_secs_f64()
     );
     assert!(committed > 0 || rounds == 0, "the load decided nothing");
