@@ -444,3 +444,61 @@ fn a_new_log_does_not_believe_the_history_of_the_one_before() {
     s.keep();
     assert!(matches!(s.end(origin, "h2", Outcome::Committed), OperationResult::Conflict(_)));
 }
+
+fn bases(disk: &SimulatedDisk) -> Vec<String> {
+    let mut names = disk.list(Path::new("/data/base")).unwrap();
+    names.retain(|name| name.parse::<u64>().is_ok());
+    names.sort();
+    names
+}
+
+/// Damages the newest base; says where.
+fn damage_newest_base(disk: &SimulatedDisk) -> String {
+    let newest = bases(disk).pop().unwrap();
+    disk.flip_bit(&Path::new("/data/base").join(&newest), 20, 1).unwrap();
+    newest
+}
+
+#[test]
+fn a_damaged_base_is_not_replaced_by_one_whose_log_is_gone() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    s.fill(4);
+    s.now += 60_000;
+    s.keep();
+    s.keep();
+    assert!(s.store.first_position() > PhysicalOffset(0));
+    let disk = s.disk.crash(CrashMode::KeepAll);
+    drop(s);
+    let newest = damage_newest_base(&disk);
+    let before = disk.operations();
+    let error = open_on(disk.clone(), AckLevel::Durable, T0).err().expect("a log without its beginning");
+    let error = error.to_string();
+    assert!(error.contains(&newest) && error.contains("newest base"), "{error}");
+    assert_eq!(disk.operations(), before, "nothing is changed");
+}
+
+#[test]
+fn a_damaged_base_is_replaced_by_the_one_before_it_while_the_log_is_whole() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    s.fill(4);
+    let want = s.bodies("t");
+    s.now += 60_000;
+    // dies between the new base and the removal of what lies before it
+    let mut stop = 0;
+    let disk = loop {
+        let dying = s.disk.crash(CrashMode::KeepAll);
+        let copy = open_on(dying.clone(), AckLevel::Durable, s.now).unwrap();
+        copy.store.sync().unwrap();
+        dying.fail_after_ops(stop);
+        let _ = copy.store.keep(copy.now());
+        let after = dying.crash(CrashMode::KeepAll);
+        if bases(&after).len() == 2 {
+            break after;
+        }
+        stop += 1;
+    };
+    damage_newest_base(&disk);
+    assert_eq!(open_on(disk, AckLevel::Durable, s.now).unwrap().bodies("t"), want);
+}

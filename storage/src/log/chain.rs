@@ -38,6 +38,13 @@ pub(super) struct Folder {
 }
 
 impl Folder {
+    /// Whether no segment that held bytes at or above `position` has been given up: one begins there or before, or the
+    /// one that is first says that nothing valid stands between.
+    pub(super) fn reaches_back_to(&self, position: u64) -> bool {
+        let mut heads = self.files.iter().filter_map(|f| Some((f.base, f.head?.previous_end)));
+        heads.any(|(base, previous_end)| base <= position || previous_end <= position)
+    }
+
     /// Lists the folder and reads every head. Files with other names are left alone.
     pub(super) fn read(fs: &Arc<dyn FileSystem>, dir: &Path, layout: &Layout) -> Result<Self, StorageError> {
         let mut folder = Self {

@@ -38,7 +38,7 @@ mod tests;
 pub use layout::{Class, Layout, LogOptions};
 pub use prepare::PrepareStep;
 pub use reader::Record;
-pub use recover::{Cut, Opening, RecoveryReport, ResumePoint, recover};
+pub use recover::{Cut, Opening, RecoveryReport, ResumePoint, reaches_back_to, recover};
 pub use replay::FrameVisitor;
 pub use retain::SegmentInfo;
 pub use shared::Log;

@@ -100,6 +100,19 @@ pub struct RecoveryReport {
     pub term: u32,
 }
 
+/// Whether the log in `dir` still holds everything from `position` on that it ever held. Changes nothing.
+///
+/// # Errors
+/// When the folder cannot be read, or was made with another layout.
+pub fn reaches_back_to(
+    fs: &Arc<dyn FileSystem>,
+    dir: &Path,
+    layout: &Layout,
+    position: u64,
+) -> Result<bool, StorageError> {
+    Ok(Folder::read(fs, dir, layout)?.reaches_back_to(position))
+}
+
 /// Opens the log in `dir` (created if missing), shows every valid frame from the resume point on to `visit`, in
 /// order, and opens a new term. When this returns, the term's first frame and everything before it is durable, and at
 /// least one prepared segment is there.

@@ -78,14 +78,10 @@ impl Store {
         })?;
         let bases = StateFolder::open(&*fs, dir.join("base"), BASES_KEPT)?;
         let checkpoints = StateFolder::open(&*fs, dir.join("checkpoint"), CHECKPOINTS_KEPT)?;
-        let (base, created) = open_base(&*fs, &bases, &options)?;
+        let (base, created) = open_base(&fs, &bases, &options)?;
         adopt_layout(&mut options, &base)?;
 
-        let layout = Layout {
-            nonce: base.nonce,
-            segment_bytes: base.segment_bytes,
-            frame_bytes_max: base.frame_bytes_max,
-        };
+        let layout = layout_of(&base);
         let history = Arc::new(History::open(Arc::clone(&fs), dir.join("history"), base.segment_bytes)?);
         let fresh = || Ledger::new(base.segment_bytes, options.check, Some(Arc::clone(&history)));
 
@@ -258,15 +254,31 @@ impl Store {
     }
 }
 
-/// The newest base, or the first one of an empty folder.
+/// The newest base, or the first one of an empty folder. A damaged one is passed over for the one before it only while
+/// the log still holds what lies between the two.
 fn open_base(
-    fs: &dyn FileSystem,
+    shared_fs: &Arc<dyn FileSystem>,
     bases: &StateFolder,
     options: &StoreOptions,
 ) -> Result<(StateHeader, bool), StorageError> {
+    let fs = &**shared_fs;
     let is_base = |file: &StateFile<'_>| Ok((file.header.role == StateRole::Base).then_some(file.header));
     let (found, damaged) = bases.newest(fs, is_base)?;
+    let log_dir = options.dir.join("log");
     if let Some(header) = found {
+        if let Some(newest) = damaged.first()
+            && !log::reaches_back_to(shared_fs, &log_dir, &layout_of(&header), header.position)?
+        {
+            return Err(StorageError::corrupt(
+                newest,
+                0,
+                format!(
+                    "the newest base does not hold together, and the one before it ends at position {}, where the \
+                     log no longer begins; restore this file from a backup",
+                    header.position
+                ),
+            ));
+        }
         for path in &damaged {
             tracing::warn!(file = %path.display(), "damaged base passed over for the one before it");
         }
@@ -279,7 +291,6 @@ fn open_base(
             "no base holds together, and the log means nothing without one; restore the folder from a backup",
         ));
     }
-    let log_dir = options.dir.join("log");
     let has_log = fs.exists(&log_dir).map_err(StorageError::io("look for", &log_dir))?
         && !fs.list(&log_dir).map_err(StorageError::io("list", &log_dir))?.is_empty();
     if has_log {
@@ -315,6 +326,10 @@ fn open_base(
     bases.write(fs, header.generation, &snapshot::base_file(&ledger, header))?;
     fs.sync_dir(&options.dir).map_err(StorageError::io("sync folder", &options.dir))?;
     Ok((header, true))
+}
+
+fn layout_of(base: &StateHeader) -> Layout {
+    Layout { nonce: base.nonce, segment_bytes: base.segment_bytes, frame_bytes_max: base.frame_bytes_max }
 }
 
 /// The folder's layout stands; the options must be able to live with it.
