@@ -54,3 +54,17 @@ fn a_batch_that_says_for_all_its_messages_that_they_are_halves_or_late_is_refuse
     }
     assert_eq!(wire.max_offset("T", 0), 1);
 }
+
+#[test]
+fn all_groups_of_a_heartbeat_come_to_exist_in_a_few_readings_of_it() {
+    let broker = TestBroker::start(&[]);
+    let mut wire = broker.connect();
+    let groups: Vec<String> =
+        (0..64).map(|n| format!(r#"{{"groupName":"g{n}","subscriptionDataSet":[]}}"#)).collect();
+    let heartbeat = format!(r#"{{"clientID":"c","consumerDataSet":[{}]}}"#, groups.join(","));
+    assert_eq!(wire.call(34, &[], heartbeat.as_bytes()).code, 0);
+    for group in ["g0", "g63"] {
+        assert_eq!(wire.max_offset(&format!("%RETRY%{group}"), 0), 0, "the retry topic of {group}");
+        assert_eq!(wire.call(38, &[("consumerGroup", group)], b"").code, 0, "{group} has a member");
+    }
+}

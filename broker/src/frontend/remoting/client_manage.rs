@@ -54,12 +54,17 @@ pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         groups.push(GroupName::new(&consumer.group_name)?);
     }
     let mut heartbeats = Vec::with_capacity(groups.len());
+    let (mut missing_groups, mut missing_topics) = (Vec::new(), Vec::new());
     for (group, consumer) in groups.into_iter().zip(data.consumer_data_set) {
-        let Some(config) = turn.services.store.group(&group) else { return Ok(Step::CreateGroup(group)) };
-        if let Some(missing) = turn.services.groups.missing_retry_topic(&config) {
-            return Ok(Step::CreateTopic(missing));
-        }
+        let Some(config) = turn.services.store.group(&group) else {
+            missing_groups.push(group);
+            continue;
+        };
+        missing_topics.extend(turn.services.groups.missing_retry_topic(&config));
         heartbeats.push(consumer_heartbeat(group, consumer, data.without_sub, config.notify_ids_changed)?);
+    }
+    if !missing_groups.is_empty() || !missing_topics.is_empty() {
+        return Ok(Step::CreateAll(missing_groups, missing_topics));
     }
     for producer in &data.producer_data_set {
         turn.producer_seen(&producer.group_name);

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::BytesMut;
 use mezzo_protocol::{
     error::DecodeError,
+    ids::GroupName,
     remoting::{
         command::RemotingCommand,
         frame::{self, Frame},
@@ -32,6 +33,7 @@ use crate::service::{
     append::{AppendError, LimitWaiter},
     client_channel::ClientChannel,
     stop::Stop,
+    topic::TopicToCreate,
 };
 
 /// Bytes that are read at once from a connection on which little happens.
@@ -40,6 +42,9 @@ const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 /// A turn ends once its requests have this many bytes; one larger request makes a turn of its own.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// How often one request may find that something it needs does not exist: its topic, its group, the group's retry topic,
+/// and a few more in case that somebody deletes them meanwhile.
+const CREATIONS_MAX: usize = 8;
 /// A turn ends once its ready answers have this many bytes.
 const TURN_REPLY_BYTES_MAX: usize = 1 << 20;
 /// A buffer that is empty gives its memory back when it has grown beyond this.
@@ -103,6 +108,29 @@ impl Drop for Departure {
         self.services.clients.channel_closed(id);
         self.services.long_polls.channel_closed(id);
     }
+}
+
+/// Makes groups and topics exist; returns when all of them are durable.
+///
+/// # Errors
+/// The answer to whoever needed them.
+async fn create(
+    services: &Services,
+    groups: Vec<GroupName>,
+    topics: Vec<TopicToCreate>,
+) -> Result<(), RemotingCommand> {
+    for group in groups {
+        let created = services.groups.create(services.now(), &group).await;
+        created.map_err(|error| response::group_refusal(&group, &error))?;
+        // the reactor's other connections do not wait for all of them
+        tokio::task::yield_now().await;
+    }
+    for topic in topics {
+        let created = services.topics.create(services.now(), &topic).await;
+        created.map_err(|error| response::topic_refusal(&topic.name, &error))?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 struct Session {
@@ -236,31 +264,24 @@ impl Session {
         Ok(())
     }
 
-    /// Hands one frame to its handler, creating topics and groups first where the handler asks for them: a heartbeat
-    /// needs up to two per consumer group.
+    /// Hands one frame to its handler, creating topics and groups first where the handler asks for them.
     async fn translate(&mut self, frame: &Frame) -> Result<(), Ended> {
-        let created_max = 2 * self.services.config.limits.groups_per_connection.saturating_add(1);
         let mut step = self.translate_now(frame, true)?;
-        for _ in 0..created_max {
-            let refused = match step {
+        for _ in 0..CREATIONS_MAX {
+            let (groups, topics) = match step {
                 Step::Done => return Ok(()),
-                Step::CreateTopic(topic) => {
-                    let created = self.services.topics.create(self.services.now(), &topic).await;
-                    created.err().map(|error| response::topic_refusal(&topic.name, &error))
-                }
-                Step::CreateGroup(group) => {
-                    let created = self.services.groups.create(self.services.now(), &group).await;
-                    created.err().map(|error| response::group_refusal(&group, &error))
-                }
+                Step::CreateTopic(topic) => (Vec::new(), vec![topic]),
+                Step::CreateGroup(group) => (vec![group], Vec::new()),
+                Step::CreateAll(groups, topics) => (groups, topics),
             };
-            if let Some(refusal) = refused {
+            if let Err(refusal) = create(&self.services, groups, topics).await {
                 return self.refuse(frame, refusal);
             }
             step = self.translate_now(frame, false)?;
         }
         match step {
             Step::Done => Ok(()),
-            Step::CreateTopic(_) | Step::CreateGroup(_) => self.refuse(frame, response::keeps_vanishing()),
+            _ => self.refuse(frame, response::keeps_vanishing()),
         }
     }
 

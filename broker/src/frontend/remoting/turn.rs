@@ -34,6 +34,8 @@ pub(crate) enum Step {
     CreateTopic(TopicToCreate),
     /// The same for a consumer group.
     CreateGroup(GroupName),
+    /// The same for all groups, then all topics, that a request of many needs: each time it comes again it is read again.
+    CreateAll(Vec<GroupName>, Vec<TopicToCreate>),
 }
 
 /// Which of the two services a listener offers.
