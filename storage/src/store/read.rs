@@ -165,7 +165,8 @@ impl Store {
         let Some(queue) = self.topic(view.topic()).and_then(|t| t.queue(view.queue_id())) else {
             return Ok((None, None));
         };
-        let mut from = QueueOffset(queue.log().search_by_time(&self.view.pages, from_ms)?);
+        let plan = queue.log().plan_search(from_ms);
+        let mut from = QueueOffset(plan.run(&self.view.pages)?);
         while from < queue.max_offset() {
             let read = self.read_entries(&queue, from, 1, &mut |e| e.position == position)?;
             if let Some((offset, entry)) = read.entries.first() {
@@ -184,7 +185,8 @@ impl Store {
     /// # Errors
     /// When a page of the consume queue cannot be read.
     pub fn search_by_time(&self, queue: &Queue, at: Timestamp) -> Result<QueueOffset, StorageError> {
-        Ok(QueueOffset(queue.log().search_by_time(&self.view.pages, at.as_ms())?))
+        let plan = queue.log().plan_search(at.as_ms());
+        Ok(QueueOffset(plan.run(&self.view.pages)?))
     }
 
     /// Bytes of log between its first byte and the limit.

@@ -137,24 +137,21 @@ impl QueueLog {
         ReadPlan { seed: self.seed, from, pages, tail }
     }
 
-    /// First offset whose entry became visible at or after `at_ms`; the end when none did.
-    pub(crate) fn search_by_time(&self, store: &PageStore, at_ms: u64) -> Result<u64, StorageError> {
+    /// What a search for the first entry that became visible at or after `at_ms` needs, so that it can go on without
+    /// the queue's lock.
+    pub(crate) fn plan_search(&self, at_ms: u64) -> SearchPlan {
         let tail_has_it = self.tail.first().is_some_and(|e| e.visible_at_ms < at_ms) || self.pages.is_empty();
-        if !tail_has_it {
-            // the page before the first one that starts at or after the time may hold it
-            let after = self.pages.partition_point(|p| p.visible_at_ms < at_ms);
-            let Some(page) = after.checked_sub(1).and_then(|i| self.pages.get(i)) else {
-                return Ok(self.min);
-            };
-            let entries = store.read(self.seed, page.page, page.first)?;
-            let within = entries.partition_point(|e| e.visible_at_ms < at_ms);
-            if within < entries.len() {
-                return Ok((page.first + within as u64).max(self.min));
-            }
-            return Ok(self.pages.get(after).map_or(self.tail_first, |p| p.first).max(self.min));
+        if tail_has_it {
+            let within = self.tail.partition_point(|e| e.visible_at_ms < at_ms);
+            return SearchPlan::Known((self.tail_first + within as u64).max(self.min));
         }
-        let within = self.tail.partition_point(|e| e.visible_at_ms < at_ms);
-        Ok((self.tail_first + within as u64).max(self.min))
+        // the page before the first one that starts at or after the time may hold it
+        let after = self.pages.partition_point(|p| p.visible_at_ms < at_ms);
+        let Some(page) = after.checked_sub(1).and_then(|i| self.pages.get(i)) else {
+            return SearchPlan::Known(self.min);
+        };
+        let behind = self.pages.get(after).map_or(self.tail_first, |p| p.first);
+        SearchPlan::InPage { seed: self.seed, page: *page, at_ms, behind, min: self.min }
     }
 
     /// The page that is dropped first, to be read without the queue's lock.
@@ -210,6 +207,30 @@ impl OldestPage {
     pub(crate) fn dead_before(&self, store: &PageStore, first_position: u64) -> Result<usize, StorageError> {
         let entries = store.read(self.seed, self.page.page, self.page.first)?;
         Ok(entries.iter().take_while(|e| e.position < first_position).count())
+    }
+}
+
+/// Where a search by time has come to without reading.
+#[derive(Debug)]
+pub(crate) enum SearchPlan {
+    /// The offset that was looked for.
+    Known(u64),
+    /// It is in this page; if not, it is `behind` it.
+    InPage { seed: u32, page: PageRef, at_ms: u64, behind: u64, min: u64 },
+}
+
+impl SearchPlan {
+    /// First offset whose entry became visible at or after the time; the end when none did.
+    pub(crate) fn run(self, store: &PageStore) -> Result<u64, StorageError> {
+        match self {
+            Self::Known(offset) => Ok(offset),
+            Self::InPage { seed, page, at_ms, behind, min } => {
+                let entries = store.read(seed, page.page, page.first)?;
+                let within = entries.partition_point(|e| e.visible_at_ms < at_ms);
+                let found = if within < entries.len() { page.first + within as u64 } else { behind };
+                Ok(found.max(min))
+            }
+        }
     }
 }
 
@@ -270,4 +291,43 @@ fn take(
         read.next_offset += 1;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::file_system::SimulatedDisk;
+
+    /// A queue with an entry every ten milliseconds.
+    fn filled(entries: u64) -> (PageStore, Mutex<QueueLog>) {
+        let pages = PageStore::open(Arc::new(SimulatedDisk::new()), PathBuf::from("/q"), &[]).unwrap();
+        let mut log = QueueLog::new(&TopicName::new("t").unwrap(), QueueId(0));
+        for offset in 0..entries {
+            let entry = QueueEntry { position: offset, size: 1, tag_hash: 0, visible_at_ms: 10 * offset };
+            log.put(&pages, offset, entry).unwrap();
+        }
+        (pages, Mutex::new(log))
+    }
+
+    #[test]
+    fn a_search_by_time_reads_while_others_hold_the_queue() {
+        let (pages, log) = filled(1000);
+        for at_ms in [0, 1, 5, 10, 1_699, 1_700, 5_000, 8_455, 9_990, 9_991] {
+            let plan = log.lock().unwrap().plan_search(at_ms);
+            let _publishing = log.lock().unwrap();
+            assert_eq!(plan.run(&pages).unwrap(), at_ms.div_ceil(10), "at {at_ms}");
+        }
+    }
+
+    #[test]
+    fn a_search_that_was_planned_before_a_page_was_dropped_finds_what_it_would_have_found() {
+        let (pages, log) = filled(1000);
+        let plan = log.lock().unwrap().plan_search(100);
+        let oldest = log.lock().unwrap().oldest_page().unwrap();
+        assert!(log.lock().unwrap().drop_of_page(&pages, &oldest, ENTRIES_PER_PAGE));
+        assert_eq!(plan.run(&pages).unwrap(), 10);
+    }
 }
