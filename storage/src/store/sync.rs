@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mezzo_protocol::ids::PhysicalOffset;
 
+use super::view::Grown;
 use super::{Store, lock};
 use crate::error::StorageError;
 use crate::options::AckLevel;
@@ -108,7 +109,7 @@ impl Store {
             let count = pending.0.partition_point(|(position, _)| *position < limit);
             pending.0.drain(..count).map(|(_, publication)| publication).collect()
         };
-        let mut grown: Vec<Arc<Queue>> = Vec::new();
+        let mut grown = Grown::default();
         let mut messages = 0;
         for publication in ready {
             if let Err(e) = self.view.show(publication, &mut grown, &mut messages) {
@@ -121,7 +122,7 @@ impl Store {
             self.unsynced_messages.fetch_add(messages, Ordering::Relaxed);
         }
         self.limit.store(limit, Ordering::Release);
-        Ok(Published { limit: Some(limit), grown })
+        Ok(Published { limit: Some(limit), grown: grown.into_queues() })
     }
 
     /// Tells the observer; no lock may be held.

@@ -1,8 +1,10 @@
 //! The published view: what readers see. Changed only by publications, in log order.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use mezzo_protocol::ids::TopicName;
 
 use crate::error::StorageError;
@@ -17,12 +19,32 @@ pub(super) struct View {
     pub(super) pages: PageStore,
 }
 
+/// Watched queues that have grown, each once.
+#[derive(Debug, Default)]
+pub(super) struct Grown {
+    queues: Vec<Arc<Queue>>,
+    /// Where they stand in memory. Not their symbols: a queue may be deleted, and another get its symbol, in between.
+    known: HashSet<usize, RandomState>,
+}
+
+impl Grown {
+    fn add(&mut self, queue: Arc<Queue>) {
+        if self.known.insert(Arc::as_ptr(&queue).addr()) {
+            self.queues.push(queue);
+        }
+    }
+
+    pub(super) fn into_queues(self) -> Vec<Arc<Queue>> {
+        self.queues
+    }
+}
+
 impl View {
     /// Makes one effect visible. `grown` collects watched queues, `messages` counts entries.
     pub(super) fn show(
         &self,
         publication: Publication,
-        grown: &mut Vec<Arc<Queue>>,
+        grown: &mut Grown,
         messages: &mut u64,
     ) -> Result<(), StorageError> {
         match publication {
@@ -34,8 +56,8 @@ impl View {
                     queue.publish_ends(&log);
                     queue.is_watched()
                 };
-                if watched && !grown.iter().any(|known| Arc::ptr_eq(known, &queue)) {
-                    grown.push(queue);
+                if watched {
+                    grown.add(queue);
                 }
             }
             Publication::Skip { queue, offset } => {
@@ -69,7 +91,44 @@ pub(super) struct AtOnce<'a> {
 impl Publisher for AtOnce<'_> {
     fn publish(&mut self, _position: u64, publication: Publication) {
         if self.failure.is_none() {
-            self.failure = self.view.show(publication, &mut Vec::new(), &mut 0).err();
+            self.failure = self.view.show(publication, &mut Grown::default(), &mut 0).err();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use mezzo_protocol::ids::QueueId;
+
+    use super::*;
+    use crate::file_system::SimulatedDisk;
+    use crate::format::queue_entry::QueueEntry;
+    use crate::state::topics::{QueueRegistry, TopicConfig};
+
+    #[test]
+    fn each_watched_queue_is_told_of_once_also_one_that_has_the_symbol_of_a_deleted_one() {
+        let pages = PageStore::open(Arc::new(SimulatedDisk::new()), PathBuf::from("/q"), &[]).unwrap();
+        let view = View { topics: DashMap::new(), pages };
+        let mut registry = QueueRegistry::default();
+        let mut grown = Grown::default();
+        let mut want = Vec::new();
+        for name in ["first", "second"] {
+            let config = TopicConfig::new(TopicName::new(name).unwrap(), 500);
+            let topic = Topic::new(config, &mut registry);
+            for offset in 0..2 {
+                for queue in topic.queues().into_iter().filter(|queue| queue.id() != QueueId(7)) {
+                    queue.watch();
+                    let entry = QueueEntry { position: offset, size: 1, tag_hash: 0, visible_at_ms: 1 };
+                    view.show(Publication::Entry { queue, offset, entry }, &mut grown, &mut 0).unwrap();
+                }
+            }
+            want.extend((0..500).filter(|id| *id != 7).map(|id| (name, id)));
+            topic.mark_deleted(&mut registry);
+        }
+        let queues = grown.into_queues();
+        let got: Vec<_> = queues.iter().map(|queue| (queue.topic().as_str(), queue.id().0)).collect();
+        assert_eq!(got, want);
     }
 }
