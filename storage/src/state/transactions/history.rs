@@ -19,7 +19,8 @@ use crate::error::StorageError;
 use crate::file_system::{FileSystem, OpenMode};
 use crate::format::history_row::{HISTORY_ROW_BYTES, HistoryFile, HistoryRow, encode_history};
 
-type Rows = HashMap<u64, HistoryRow, RandomState>;
+/// Decisions by origin. Shared with whoever writes them to a file, which is done when no more are added.
+type Rows = Arc<HashMap<u64, HistoryRow, RandomState>>;
 
 /// All remembered decisions.
 pub(crate) struct History {
@@ -126,7 +127,8 @@ impl History {
             return;
         }
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        recent.entry(position / self.segment_bytes).or_default().insert(row.origin, row);
+        let rows = recent.entry(position / self.segment_bytes).or_default();
+        Arc::make_mut(rows).insert(row.origin, row);
     }
 
     fn is_closed(&self, position: u64) -> bool {
@@ -196,15 +198,20 @@ impl History {
     /// Writes the decisions of every segment before the one that holds `limit` to files. All of them are durable then.
     pub(crate) fn close_segments_before(&self, limit: u64) -> Result<(), StorageError> {
         loop {
-            let next: Option<(u64, Vec<HistoryRow>)> = {
-                let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
-                let first = recent.first_key_value().filter(|(n, _)| **n < limit / self.segment_bytes);
-                first.map(|(n, rows)| (*n, rows.values().copied().collect()))
-            };
-            let Some((number, rows)) = next else { return Ok(()) };
-            self.write_file(number, rows)?;
-            self.recent.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            let Some((number, rows)) = self.first_before(limit) else { return Ok(()) };
+            self.write_file(number, rows.values().copied().collect())?;
+            // freed after the lock is given back
+            let written = self.recent.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            drop(written);
         }
+    }
+
+    /// The oldest decisions that are in no file, if their segment lies before the one that holds `limit`. Handed out,
+    /// not copied: who records the next decision, with the append lock held, waits for this.
+    fn first_before(&self, limit: u64) -> Option<(u64, Rows)> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let first = recent.first_key_value().filter(|(n, _)| **n < limit / self.segment_bytes);
+        first.map(|(n, rows)| (*n, Arc::clone(rows)))
     }
 
     fn write_file(&self, number: u64, mut rows: Vec<HistoryRow>) -> Result<(), StorageError> {
@@ -261,5 +268,45 @@ impl History {
     pub(crate) fn complete_from(&self, first_position: u64) -> u64 {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.first_key_value().map_or(first_position, |(n, _)| (n * self.segment_bytes).min(first_position))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file_system::SimulatedDisk;
+    use crate::format::record::{Outcome, Source};
+
+    fn row(origin: u64) -> HistoryRow {
+        HistoryRow {
+            origin,
+            key_hash: 1,
+            decided_at_ms: 2,
+            first_queue_offset: None,
+            group_hash: 3,
+            outcome: Outcome::RolledBack,
+            source: Source::Producer,
+            count: 1,
+        }
+    }
+
+    #[test]
+    fn a_segment_is_closed_without_a_copy_under_the_lock_that_appends_need() {
+        let history = History::open(Arc::new(SimulatedDisk::new()), PathBuf::from("/h"), 1000).unwrap();
+        for position in [10, 20, 1010, 1020] {
+            history.record(position, row(position));
+        }
+        let (number, rows) = history.first_before(1500).unwrap();
+        assert_eq!((number, rows.len()), (0, 2));
+        assert!(Arc::ptr_eq(&rows, &history.recent.read().unwrap()[&0]));
+        // while it is being written, appends go on and look-ups find both
+        history.record(1030, row(1030));
+        assert!(history.find(20).unwrap().is_some() && history.find(1030).unwrap().is_some());
+        drop(rows);
+        history.close_segments_before(1500).unwrap();
+        assert_eq!(history.closed_segments(), [(0, 2)]);
+        assert!(history.find_recent(20).is_none() && history.find_recent(1020).is_some());
+        assert_eq!(history.find(20).unwrap(), Some(row(20)));
+        assert!(history.first_before(1500).is_none());
     }
 }
