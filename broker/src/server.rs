@@ -91,6 +91,7 @@ pub struct Broker {
     advertised: SocketAddr,
     recovery: OpenReport,
     fenced: watch::Receiver<Option<String>>,
+    broken: watch::Receiver<bool>,
     running: Option<Running>,
 }
 
@@ -139,17 +140,19 @@ impl Broker {
         let background = store.run_background(Arc::clone(&clock))?;
         let metrics = Arc::clone(&services.metrics);
         let running = Running { stopper, threads: Vec::new(), background, store, clock, metrics };
+        let (report_broken, broken) = watch::channel(false);
         let mut started = Self {
             broker_address,
             name_server_address,
             advertised,
             recovery,
             fenced,
+            broken,
             running: Some(running),
         };
         // from here on an early return drops `started`, which stops what runs
         let listeners = [(broker, Role::Broker), (name_server, Role::NameServer)];
-        let threads = threads(&services, listeners, &stop).map_err(StartError::Thread)?;
+        let threads = threads(&services, listeners, &stop, report_broken).map_err(StartError::Thread)?;
         if let Some(running) = &mut started.running {
             running.threads = threads;
         }
@@ -194,6 +197,16 @@ impl Broker {
             Ok(reason) => reason.clone().unwrap_or_default(),
             // the observer lives as long as the store, so there is nothing to wait for any more
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns when a part that every client relies on (accepting, check-backs, delays, offsets) has ended by a defect of
+    /// this program. What is acknowledged is safe; the process should stop in order and start again.
+    pub async fn broken(&self) {
+        let mut broken = self.broken.clone();
+        if broken.wait_for(|broken| *broken).await.is_err() {
+            // the drivers ended in order
+            std::future::pending::<()>().await;
         }
     }
 
@@ -284,6 +297,7 @@ fn threads(
     services: &Arc<Services>,
     listeners: [(TcpListener, Role); 2],
     stop: &Stop,
+    report_broken: watch::Sender<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let count = match services.config.server.reactors {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -306,7 +320,10 @@ fn threads(
                         let (handover, services) = (handover.clone(), Arc::clone(&services));
                         tasks.spawn(reactor::accept(listener, role, handover, services, stop.clone()));
                     }
-                    Err(error) => tracing::error!(%error, "a listener could not be served"),
+                    Err(error) => {
+                        tracing::error!(%error, "a listener could not be served");
+                        report_broken.send_replace(true);
+                    }
                 }
             }
             tasks.spawn(service::client_registry::drive(Arc::clone(&services), stop.clone()));
@@ -317,6 +334,7 @@ fn threads(
             while let Some(ended) = tasks.join_next().await {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a driver of the broker failed");
+                    report_broken.send_replace(true);
                 }
             }
         });

@@ -53,16 +53,24 @@ async fn serve(config: Config) -> Exit {
 }
 
 async fn until_stopped(broker: Broker, mut terminate: Signal, mut interrupt: Signal) -> Exit {
+    let mut broken = false;
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         reason = broker.fenced() => Some(reason),
+        () = broker.broken() => {
+            broken = true;
+            None
+        }
     };
     if let Some(reason) = failure {
         disk_failed(&reason);
     }
     tracing::info!("stopping");
     match broker.shutdown().await {
+        Ok(()) if broken => {
+            failed("a part of the broker failed (see the log); everything acknowledged is kept, start again")
+        }
         Ok(()) => {
             tracing::info!("stopped");
             Exit::Done
