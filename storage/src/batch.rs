@@ -29,7 +29,7 @@ pub enum Visibility {
         /// Milliseconds between commit and visibility, for a delayed transactional message.
         delay_ms: Option<u64>,
     },
-    /// At the first tick at or after this time.
+    /// At the first tick at or after this time, or a few milliseconds later when thousands of others are due then.
     Due(Timestamp),
 }
 

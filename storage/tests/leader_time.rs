@@ -166,3 +166,26 @@ fn a_clock_that_leaps_ahead_by_years_parks_nothing_unasked() {
     store.reschedule(origin, at(later + 30_000));
     assert_eq!(store.due_checks(at(later + 31_000), 9)[0].exhausted, Some(ParkReason::MaxAge));
 }
+
+#[test]
+fn a_tick_takes_a_bounded_number_of_messages_that_are_all_due_at_once() {
+    let store = set_back();
+    while store.prepare_step().unwrap() {}
+    for i in 0..10_000 {
+        let sent = send(&store, T0, &format!("{i}"), Visibility::Due(at(T0 + 1_000)));
+        assert!(matches!(sent, OperationResult::Scheduled { .. }), "{sent:?}");
+        while store.prepare_step().unwrap() {}
+    }
+    let mut ticks = Vec::new();
+    loop {
+        match one(&store, T0 + 2_000, Operation::Tick(at(T0 + 2_000))) {
+            OperationResult::Ticked { messages: 0 } => break,
+            OperationResult::Ticked { messages } => ticks.push(messages),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(ticks.iter().sum::<usize>(), 10_000);
+    assert!(ticks.iter().all(|messages| *messages <= 4_096), "{ticks:?}");
+    let want: Vec<String> = (0..9_999).map(|i| i.to_string()).collect();
+    assert_eq!(bodies(&store), want, "in the order in which they came");
+}

@@ -18,7 +18,8 @@ use crate::format::record::{
 };
 use crate::log::Writer;
 
-/// About how many delayed messages one tick makes visible.
+/// How many delayed messages one tick makes visible at most; more only if a single millisecond has seen more commits
+/// of delayed transactions with the same delay.
 const TICK_MESSAGES: usize = 4096;
 
 /// What admission came to.
@@ -46,8 +47,8 @@ impl Sink<'_> {
         push(self.writer, &head, self.scratch)
     }
 
-    /// Appends a delayed message, due at `due_ms` in leader time. It was encoded before anybody knew how far that is
-    /// from its sender's time; where they differ, which is seldom, its bytes are made anew.
+    /// Appends a delayed message, due at `due_ms` in leader time. Its bytes say the time that its sender asked
+    /// for; where that is another, which is seldom, they are made anew.
     fn push_due(&mut self, message: &MessageToAppend, payload: &[u8], due_ms: u64) -> At {
         let prefix = MessagePrefix::Due { due_ms };
         match message.visibility {
@@ -170,7 +171,7 @@ impl Ledger {
         let mut due_ms = 0;
         let at = match message.visibility {
             Visibility::Due(due) => {
-                due_ms = sink.clock.of_wall(due).as_ms();
+                due_ms = self.due.with_room(sink.clock.of_wall(due).as_ms(), TICK_MESSAGES);
                 sink.push_due(message, payload, due_ms)
             }
             Visibility::Now | Visibility::Prepared { .. } => push(sink.writer, &message.head, payload),
