@@ -18,6 +18,7 @@ mod append;
 mod background;
 mod checkpoint;
 mod open;
+mod operators;
 mod read;
 mod sync;
 mod transactions;
@@ -45,6 +46,7 @@ use crate::state::transactions::history::History;
 pub use background::Background;
 use background::Signal;
 pub use open::OpenReport;
+pub use operators::{OpenDetails, OpenFilter, TransactionRecord};
 pub use read::{PositionRead, StoredMessage};
 use view::View;
 

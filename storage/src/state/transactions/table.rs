@@ -300,6 +300,12 @@ impl Table {
             .flat_map(|s| self.in_doubt.range((s, 0)..=(s, u64::MAX)).map(|(_, origin)| *origin))
     }
 
+    /// The rows in `count` places from `first` on, for those who look at all in several steps; `None` behind the last.
+    pub(crate) fn rows_from(&self, first: usize, count: usize) -> Option<impl Iterator<Item = &OpenRow>> {
+        let places = self.rows.0.get(first..).filter(|places| !places.is_empty())?;
+        Some(places.iter().take(count).flatten().map(|s| &s.row))
+    }
+
     /// All rows, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &OpenRow> {
         self.rows.0.iter().flatten().map(|s| &s.row)
