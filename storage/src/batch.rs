@@ -164,7 +164,7 @@ pub enum Operation {
     DeleteTopic(TopicName),
     /// Create or change a consumer group.
     PutGroup(GroupConfig),
-    /// Delete a consumer group and its offsets.
+    /// Delete a consumer group and its offsets; refused when there is neither.
     DeleteGroup(GroupName),
 }
 
@@ -175,7 +175,7 @@ pub struct SendOperation(pub(crate) MessageToAppend);
 impl Operation {
     /// Whether it may use the reserve segment when the disk is full.
     pub(crate) fn is_essential(&self) -> bool {
-        !matches!(self, Self::Send(_) | Self::PutTopic(_))
+        !matches!(self, Self::Send(_) | Self::PutTopic(_) | Self::PutGroup(_))
     }
 }
 

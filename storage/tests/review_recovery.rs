@@ -12,8 +12,8 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, FileSystem, SimulatedDisk};
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, Operation, OperationResult, Outcome, Queue, Refusal, Source,
-    StorageError, Store, StoreOptions, TopicConfig, Visibility, key_hash,
+    AckLevel, Batch, EndTransaction, GroupConfig, NoObserver, Operation, OperationResult, Outcome, Queue,
+    Refusal, Source, StorageError, Store, StoreOptions, TopicConfig, Visibility, key_hash,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -381,6 +381,8 @@ fn a_full_disk_refuses_messages_and_fences_nothing() {
         }
     }
     assert!(refused);
+    let no_room = OperationResult::Refused(Refusal::NoRoom);
+    assert_eq!(s.one(Operation::PutGroup(GroupConfig::new(GroupName::new("cg").unwrap()))), no_room);
     assert!(matches!(s.end(origin, "h", Outcome::Committed), OperationResult::Decided(_)));
     s.store.sync().unwrap();
     assert!(!s.store.is_fenced());
@@ -501,4 +503,22 @@ fn a_damaged_base_is_replaced_by_the_one_before_it_while_the_log_is_whole() {
     };
     damage_newest_base(&disk);
     assert_eq!(open_on(disk, AckLevel::Durable, s.now).unwrap().bodies("t"), want);
+}
+
+#[test]
+fn a_group_that_nobody_knows_is_not_deleted_and_one_of_offsets_alone_is() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    let group = GroupName::new("cg").unwrap();
+    let end = s.store.limit();
+    let refused = OperationResult::Refused(Refusal::NotFound);
+    assert_eq!(s.one(Operation::DeleteGroup(group.clone())), refused);
+    s.store.sync().unwrap();
+    assert_eq!(s.store.limit(), end, "nothing was written");
+    s.store.commit_offset(&group, &name("t"), QueueId(0), QueueOffset(7));
+    assert_eq!(s.one(Operation::DeleteGroup(group.clone())), OperationResult::Done);
+    assert!(s.store.offsets_of("cg").is_empty());
+    s.one(Operation::PutGroup(GroupConfig::new(group.clone())));
+    assert_eq!(s.one(Operation::DeleteGroup(group.clone())), OperationResult::Done);
+    assert_eq!(s.one(Operation::DeleteGroup(group)), refused);
 }

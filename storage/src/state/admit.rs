@@ -138,6 +138,9 @@ impl Ledger {
                 self.put_group(config.clone());
                 OperationResult::Done
             }
+            Operation::DeleteGroup(name) if !self.knows_group(name) => {
+                OperationResult::Refused(Refusal::NotFound)
+            }
             Operation::DeleteGroup(name) => {
                 let mut record = super::groups::GroupConfig::new(name.clone());
                 record.consume_enable = false;

@@ -416,6 +416,12 @@ impl Ledger {
         groups.insert(config.name.clone(), Arc::new(config));
     }
 
+    /// Whether there is anything of a group: offsets alone may have outlived its configuration.
+    pub(crate) fn knows_group(&self, name: &GroupName) -> bool {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+            || self.offsets.knows_group(name.as_str())
+    }
+
     pub(crate) fn delete_group(&mut self, name: &GroupName) {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.offsets.remove_group(name.as_str());

@@ -76,6 +76,10 @@ impl ConsumerOffsets {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(group);
     }
 
+    pub(crate) fn knows_group(&self, group: &str) -> bool {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(group)
+    }
+
     pub(crate) fn remove_group(&self, group: &str) {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(group);
     }
