@@ -32,6 +32,27 @@ pub(crate) fn write_durably(
     fs.sync_dir(dir).map_err(StorageError::io("sync folder", dir))
 }
 
+/// Creates the data folder, and sees to it that its name, and those of the folders it is made in, are on the disk.
+pub(crate) fn create_data_folder(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
+    let mut made = Vec::new();
+    for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
+        // the start that made it may have been stopped before the sync, as long as there is nothing in it
+        let first = if folder == dir { &*dir.join("base") } else { folder };
+        if fs.exists(first).map_err(StorageError::io("look for", first))? {
+            break;
+        }
+        made.push(folder);
+    }
+    fs.create_dir_all(dir).map_err(StorageError::io("create folder", dir))?;
+    for folder in made {
+        if let Some(parent) = folder.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs.sync_dir(parent).map_err(StorageError::io("sync folder", parent))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes every file of a folder, durably; one that does not exist is fine.
 pub(crate) fn clear_folder(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
     if !fs.exists(dir).map_err(StorageError::io("look for", dir))? {

@@ -522,3 +522,19 @@ fn a_group_that_nobody_knows_is_not_deleted_and_one_of_offsets_alone_is() {
     assert_eq!(s.one(Operation::DeleteGroup(group.clone())), OperationResult::Done);
     assert_eq!(s.one(Operation::DeleteGroup(group)), refused);
 }
+
+#[test]
+fn the_names_of_all_folders_are_durable_when_a_new_store_is_open() {
+    let disk = SimulatedDisk::new();
+    let mut options = options(AckLevel::Durable);
+    options.dir = "/srv/mezzo/data".into();
+    let store =
+        Store::open(Arc::new(disk.clone()), options, Timestamp::from_ms(T0), Arc::new(NoObserver)).unwrap();
+    assert_eq!(disk.unsynced_folders(), [""; 0].map(std::path::PathBuf::from));
+    drop(store);
+    // made by a start that was stopped before the sync
+    let disk = SimulatedDisk::new();
+    disk.create_dir_all(Path::new("/data")).unwrap();
+    let s = open_on(disk, AckLevel::Durable, T0).unwrap();
+    assert_eq!(s.disk.unsynced_folders(), [""; 0].map(std::path::PathBuf::from));
+}

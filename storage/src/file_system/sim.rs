@@ -108,6 +108,12 @@ impl SimulatedDisk {
         self.disk().flip_bit(path, offset, bit)
     }
 
+    /// Folders whose names are not durable, since the ones that hold them were not synced after they were made.
+    #[must_use]
+    pub fn unsynced_folders(&self) -> Vec<PathBuf> {
+        self.disk().pending_dirs.iter().cloned().collect()
+    }
+
     /// The whole content of a file, as a process would read it.
     ///
     /// # Errors

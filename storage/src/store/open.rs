@@ -65,7 +65,7 @@ impl Store {
         observer: Arc<dyn StoreObserver>,
     ) -> Result<(Arc<Self>, OpenReport), StorageError> {
         let dir = options.dir.clone();
-        fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
+        crate::base::create_data_folder(&*fs, &dir)?;
         let lock_path = dir.join("lock");
         let data_lock = fs.lock(&lock_path).map_err(|source| {
             if source.kind() == std::io::ErrorKind::WouldBlock {

@@ -70,7 +70,7 @@ impl Faults {
     }
 }
 
-/// A disk. Folders are durable at once: Mezzo makes them before anything else.
+/// A disk. Folders outlive each crash; which of them a real disk could have lost is remembered for those who ask.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     names: Names,
@@ -78,6 +78,7 @@ pub(super) struct Disk {
     pending: Vec<Pending>,
     inodes: BTreeMap<InodeId, Inode>,
     dirs: BTreeSet<PathBuf>,
+    pub(super) pending_dirs: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
     next_inode: InodeId,
     pub(super) faults: Faults,
@@ -97,7 +98,11 @@ impl Disk {
     }
 
     pub(super) fn create_dir_all(&mut self, dir: &Path) -> io::Result<()> {
-        self.dirs.extend(dir.ancestors().map(Path::to_path_buf));
+        for dir in dir.ancestors() {
+            if self.dirs.insert(dir.to_path_buf()) && dir.parent().is_some() {
+                self.pending_dirs.insert(dir.to_path_buf());
+            }
+        }
         Ok(())
     }
 
@@ -156,6 +161,7 @@ impl Disk {
         let (now, later) =
             std::mem::take(&mut self.pending).into_iter().partition(|change| change.is_in(dir));
         self.pending = later;
+        self.pending_dirs.retain(|made| made.parent() != Some(dir));
         let now: Vec<Pending> = now;
         for change in now {
             change.apply(&mut self.durable_names);
@@ -258,6 +264,7 @@ impl Disk {
             pending,
             inodes,
             dirs: self.dirs.clone(),
+            pending_dirs: self.pending_dirs.clone(),
             locks: BTreeSet::new(),
             next_inode: self.next_inode,
             faults: Faults::default(),

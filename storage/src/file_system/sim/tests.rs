@@ -117,3 +117,14 @@ fn locks_exclude_each_other_and_end_with_their_process() {
     drop(held);
     disk.lock(path).unwrap();
 }
+
+#[test]
+fn a_folder_is_durable_when_the_one_that_holds_it_is_synced() {
+    let disk = SimulatedDisk::new();
+    disk.create_dir_all(Path::new("/a/b")).unwrap();
+    disk.sync_dir(Path::new("/a")).unwrap();
+    assert_eq!(disk.unsynced_folders(), [Path::new("/a")]);
+    disk.sync_dir(Path::new("/")).unwrap();
+    disk.create_dir_all(Path::new("/a/b")).unwrap();
+    assert!(disk.unsynced_folders().is_empty());
+}
