@@ -28,6 +28,6 @@ pub use state::queues::EntriesRead;
 pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue, Topic, TopicConfig};
 pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
 pub use store::{
-    Background, NoObserver, OpenDetails, OpenFilter, OpenReport, PositionRead, Store, StoreObserver, StoredMessage,
-    TransactionRecord,
+    Background, NoObserver, OpenDetails, OpenFilter, OpenReport, PositionRead, Store, StoreObserver,
+    StoredMessage, TransactionRecord,
 };

@@ -13,8 +13,9 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, SimulatedDisk};
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, OpenReport, OpenState, Operation, OperationResult, Outcome,
-    ParkReason, Source, StorageError, Store, StoreOptions, TopicConfig, Visibility, key_hash,
+    AckLevel, Batch, EndTransaction, NoObserver, OpenFilter, OpenReport, OpenState, Operation,
+    OperationResult, Outcome, ParkReason, Source, StorageError, Store, StoreOptions, TopicConfig, Visibility,
+    key_hash,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -297,7 +298,9 @@ impl Run {
             }
             state.visible.insert(name, visible);
         }
-        for open in store.open_transactions(usize::MAX) {
+        let (all, now) = (OpenFilter::default(), Timestamp::from_ms(self.now + 1000));
+        for open in store.open_transactions_page(&all, now, None, usize::MAX) {
+            let open = open.transaction;
             let message = store.half_message(open.origin).unwrap().unwrap();
             let view = MessageView::parse(&message.bytes).unwrap();
             let topic = TOPICS.into_iter().find(|t| *t == view.topic()).unwrap();

@@ -79,11 +79,6 @@ impl FileSystem for RealFileSystem {
         file.write_all(format!("process {}", std::process::id()).as_bytes())?;
         Ok(Box::new(RealLock { file }))
     }
-
-    fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        let stat = rustix::fs::statvfs(dir)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
 }
 
 /// The kernel drops the lock together with the last handle, also when the process is killed.
@@ -223,6 +218,5 @@ mod tests {
         assert_eq!(RealFileSystem.open(&path, OpenMode::Read).unwrap().len().unwrap(), 10);
         assert!(RealFileSystem.open(&path, OpenMode::Create).unwrap().is_empty().unwrap());
         assert_eq!(RealFileSystem.list(dir.path()).unwrap(), ["f"]);
-        assert!(RealFileSystem.free_space(dir.path()).unwrap() > 0);
     }
 }

@@ -46,9 +46,6 @@ pub trait FileSystem: Send + Sync + 'static {
     /// Takes the exclusive lock on a file (created if missing) without waiting, and writes who holds it into the
     /// file. A second holder gets [`io::ErrorKind::WouldBlock`].
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
-
-    /// Bytes that may still be written to the disk that holds `dir`.
-    fn free_space(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// One open file. All methods take offsets, so handles are shared freely.

@@ -169,10 +169,6 @@ impl FileSystem for SimulatedDisk {
         self.disk().take_lock(path)?;
         Ok(Box::new(SimulatedLock { disk: Arc::clone(&self.disk), path: path.to_path_buf() }))
     }
-
-    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
-        Ok(self.disk().free_space())
-    }
 }
 
 /// Given back when dropped; a crashed disk has no locks, since the processes are gone.

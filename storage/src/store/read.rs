@@ -1,7 +1,5 @@
 //! Reads of what is published. Nothing here takes the append lock but look-ups of open transactions.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
 use mezzo_protocol::message::record::MessageView;
@@ -187,11 +185,5 @@ impl Store {
     pub fn search_by_time(&self, queue: &Queue, at: Timestamp) -> Result<QueueOffset, StorageError> {
         let plan = queue.log().plan_search(at.as_ms());
         Ok(QueueOffset(plan.run(&self.view.pages)?))
-    }
-
-    /// Bytes of log between its first byte and the limit.
-    #[must_use]
-    pub fn log_bytes(&self) -> u64 {
-        self.limit.load(Ordering::Acquire).saturating_sub(self.log.first_position())
     }
 }

@@ -58,17 +58,6 @@ impl Store {
         self.appender().ledger.open_messages()
     }
 
-    /// Open transactions, prepared and in doubt, in order of origin, at most `max`.
-    #[must_use]
-    pub fn open_transactions(&self, max: usize) -> Vec<OpenTransaction> {
-        let appender = self.appender();
-        let table = &appender.ledger.open;
-        let mut all: Vec<_> = table.iter().filter_map(|row| table.describe(row)).collect();
-        all.sort_by_key(|t| t.origin);
-        all.truncate(max);
-        all
-    }
-
     /// Parked transactions of a producer group, at most `max`.
     #[must_use]
     pub fn in_doubt_of_group(&self, group: &str, max: usize) -> Vec<PhysicalOffset> {

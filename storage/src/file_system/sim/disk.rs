@@ -220,7 +220,7 @@ impl Disk {
     }
 
     /// Files that have a name take space; those only held open do not, which a real disk would not grant.
-    pub(super) fn free_space(&self) -> u64 {
+    fn free_space(&self) -> u64 {
         let Some(space) = self.faults.space else { return u64::MAX };
         let named: BTreeSet<_> = self.names.values().collect();
         let used = named.into_iter().filter_map(|id| self.inodes.get(id)).map(Inode::len).sum::<u64>();
