@@ -103,6 +103,11 @@ impl RequestError {
         }
     }
 
+    /// Whether there was no connection to send on.
+    pub(crate) const fn is_certainly_unsent(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
     /// Whether the same request can succeed later or elsewhere.
     #[must_use]
     pub fn is_retriable(&self) -> bool {

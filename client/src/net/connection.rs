@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use mezzo_protocol::error::EncodeError;
 use mezzo_protocol::remoting::{Frame, HeaderEncoding, HeaderView, RemotingCommand, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deadline::Deadline;
 use super::outbox::{Outbox, PushError};
-use super::pending::{Pending, RegisterError};
+use super::pending::{AnswerSink, Pending, RegisterError, RunWaiter};
 use super::reply::Reply;
 use crate::config::ClientConfig;
 use crate::error::RequestError;
@@ -127,31 +128,41 @@ impl Connection {
         command: RemotingCommand,
         deadline: Deadline,
     ) -> Result<Reply, RequestError> {
-        // Sent now, its answer could only come too late: a certain "not sent" would become an unknown outcome.
-        if deadline.is_over() {
-            let (address, waited_ms) = (Arc::clone(&self.address), deadline.waited_ms());
-            return Err(RequestError::TooLate { address, waited_ms });
-        }
-        let mut waiter = self.pending.register().map_err(|error| match error {
-            RegisterError::Full => RequestError::TooManyPending {
-                address: Arc::clone(&self.address),
-                max: self.config.pending_requests_max,
-            },
-            RegisterError::Closed => self.unreachable(),
-        })?;
+        self.check_in_time(deadline)?;
+        let mut waiter = self.pending.register().map_err(|error| self.register_error(&error))?;
         let command = command.with_opaque(waiter.opaque());
         self.push(&command, deadline).await?;
         match tokio::time::timeout_at(deadline.at(), waiter.answer()).await {
             Ok(Some(frame)) => Ok(Reply::new(Arc::clone(&self.address), frame)),
-            Ok(None) => Err(RequestError::ConnectionLost {
-                address: Arc::clone(&self.address),
-                reason: self.reason(),
-            }),
+            Ok(None) => Err(self.lost()),
             Err(_) => Err(RequestError::TimedOut {
                 address: Arc::clone(&self.address),
                 waited_ms: deadline.waited_ms(),
             }),
         }
+    }
+
+    /// Sends `count` requests in one piece; their answers go to `sink`. `encode` writes the frames with the opaques that
+    /// it is given, in their order. Dropping what is returned gives up the answers that have not come.
+    pub(crate) async fn request_run(
+        &self,
+        count: usize,
+        sink: &Arc<dyn AnswerSink>,
+        encode: impl FnOnce(&[i32], HeaderEncoding, &mut BytesMut) -> Result<(), EncodeError>,
+        deadline: Deadline,
+    ) -> Result<RunWaiter, RequestError> {
+        self.check_in_time(deadline)?;
+        let waiter = self.pending.register_run(count, sink).map_err(|error| self.register_error(&error))?;
+        let mut frames = BytesMut::new();
+        encode(waiter.opaques(), self.config.encoding, &mut frames)?;
+        let pushed = self.outbox.push_whole(frames, deadline).await;
+        pushed.map_err(|error| self.push_error(error, deadline.waited_ms()))?;
+        Ok(waiter)
+    }
+
+    /// What the requests of a run get that were not answered when the connection ended.
+    pub(crate) fn lost(&self) -> RequestError {
+        RequestError::ConnectionLost { address: Arc::clone(&self.address), reason: self.reason() }
     }
 
     /// Sends a command that gets no answer: complete once it waits to be written.
@@ -198,6 +209,26 @@ impl Connection {
         let encoding = self.config.encoding;
         let pushed = self.outbox.push(|out| command.encode(encoding, out), deadline).await;
         pushed.map_err(|error| self.push_error(error, deadline.waited_ms()))
+    }
+
+    /// Sent too late, a request's answer could only come too late as well: a certain "not sent" would become an unknown
+    /// outcome.
+    fn check_in_time(&self, deadline: Deadline) -> Result<(), RequestError> {
+        if deadline.is_over() {
+            let (address, waited_ms) = (Arc::clone(&self.address), deadline.waited_ms());
+            return Err(RequestError::TooLate { address, waited_ms });
+        }
+        Ok(())
+    }
+
+    fn register_error(&self, error: &RegisterError) -> RequestError {
+        match error {
+            RegisterError::Full => RequestError::TooManyPending {
+                address: Arc::clone(&self.address),
+                max: self.config.pending_requests_max,
+            },
+            RegisterError::Closed => self.unreachable(),
+        }
     }
 
     fn push_error(&self, error: PushError, waited_ms: u64) -> RequestError {
@@ -271,7 +302,7 @@ impl Connection {
             let header = HeaderView::parse(&frame).map_err(|error| error.to_string())?;
             let (opaque, code) = (header.opaque, header.code);
             if header.is_response() {
-                if !self.pending.complete(opaque, frame) {
+                if !self.pending.complete(&header, &frame) {
                     tracing::debug!(address = %self.address, opaque, code, "answer that nobody waits for");
                 }
             } else if inbound.try_send(Inbound { connection: Arc::clone(self), frame }).is_err() {

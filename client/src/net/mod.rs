@@ -16,5 +16,6 @@ mod reply;
 
 pub(crate) use connection::{Connection, Inbound, NetConfig};
 pub(crate) use deadline::Deadline;
+pub(crate) use pending::{AnswerSink, RunWaiter};
 pub(crate) use pool::{Greeter, Patience, Pool};
-pub(crate) use reply::Reply;
+pub(crate) use reply::{Reply, refused, unreadable};

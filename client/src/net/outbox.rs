@@ -86,6 +86,21 @@ impl Outbox {
         }
     }
 
+    /// Appends whole frames that were encoded elsewhere, waiting for room until the deadline: nobody encodes under the
+    /// lock, and an empty outbox takes the buffer as it is.
+    pub(crate) async fn push_whole(&self, frames: BytesMut, deadline: Deadline) -> Result<(), PushError> {
+        let mut frames = Some(frames);
+        let append = |out: &mut BytesMut| {
+            match frames.take() {
+                Some(frames) if out.is_empty() => *out = frames,
+                Some(frames) => out.extend_from_slice(&frames),
+                None => {}
+            }
+            Ok(())
+        };
+        self.push(append, deadline).await
+    }
+
     /// Takes everything into `taken` (which is empty), waiting until there is something. `false` once closed.
     pub(crate) async fn take(&self, taken: &mut BytesMut) -> bool {
         loop {

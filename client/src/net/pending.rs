@@ -1,11 +1,16 @@
-//! Requests that wait for their answer, by opaque.
+//! Requests that wait for their answer: a ring of places indexed by opaque.
+//!
+//! An opaque counts up, and its place is its value modulo the ring's size, so that finding a request costs one look and no
+//! hashing; an opaque whose place is still taken by an older request is skipped, and a ring that is half full grows. An
+//! opaque is used again only after four billion others: a late answer never finds a stranger's request.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mezzo_protocol::remoting::Frame;
+use mezzo_protocol::remoting::{Frame, HeaderView};
 use tokio::sync::oneshot;
+
+/// Places of a new ring; it doubles when half of them are taken.
+const FIRST_PLACES: usize = 64;
 
 /// Why a request cannot wait here.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,15 +21,77 @@ pub(crate) enum RegisterError {
     Closed,
 }
 
-#[derive(Debug, Default)]
+/// Takes the answers to several requests that were sent together. Called by the connection's reader with the parsed
+/// header, so that nobody parses it again.
+pub(crate) trait AnswerSink: Send + Sync {
+    /// The answer to the request with this index within its run.
+    fn answer(&self, index: usize, header: &HeaderView<'_>, frame: &Frame);
+    /// The connection ended: no more answers will come.
+    fn lost(&self);
+}
+
+/// Who waits at a place.
+enum Waiting {
+    One(oneshot::Sender<Frame>),
+    Run(Arc<dyn AnswerSink>, usize),
+}
+
+struct Place {
+    opaque: i32,
+    waiting: Waiting,
+}
+
 struct State {
-    waiters: HashMap<i32, oneshot::Sender<Frame>>,
+    /// A power of two of places.
+    places: Vec<Option<Place>>,
+    taken: usize,
     next_opaque: i32,
     closed: bool,
 }
 
+impl State {
+    fn index(&self, opaque: i32) -> usize {
+        // As many bits as the ring has places: the sign bit is one like any other.
+        usize::try_from(opaque.cast_unsigned()).unwrap_or(0) & (self.places.len() - 1)
+    }
+
+    fn put(&mut self, waiting: Waiting) -> i32 {
+        if self.taken * 2 >= self.places.len() {
+            self.grow();
+        }
+        loop {
+            let opaque = self.next_opaque;
+            self.next_opaque = opaque.wrapping_add(1);
+            let index = self.index(opaque);
+            // At least half of the places are free, so this ends within a turn.
+            if let Some(place @ None) = self.places.get_mut(index) {
+                *place = Some(Place { opaque, waiting });
+                self.taken += 1;
+                return opaque;
+            }
+        }
+    }
+
+    fn remove(&mut self, opaque: i32) -> Option<Waiting> {
+        let index = self.index(opaque);
+        let place = self.places.get_mut(index)?.take_if(|place| place.opaque == opaque)?;
+        self.taken -= 1;
+        Some(place.waiting)
+    }
+
+    fn grow(&mut self) {
+        let larger: Vec<_> = std::iter::repeat_with(|| None).take(self.places.len() * 2).collect();
+        for place in std::mem::replace(&mut self.places, larger).into_iter().flatten() {
+            // Places that differed in fewer bits differ in more.
+            let index = self.index(place.opaque);
+            if let Some(free) = self.places.get_mut(index) {
+                *free = Some(place);
+            }
+        }
+    }
+}
+
 /// The bounded table of one connection's unanswered requests.
-#[derive(Debug)]
 pub(crate) struct Pending {
     state: Mutex<State>,
     max: usize,
@@ -33,54 +100,73 @@ pub(crate) struct Pending {
 impl Pending {
     /// An empty table for at most `max` requests.
     pub(crate) fn new(max: usize) -> Self {
-        Self { state: Mutex::default(), max }
+        let places = std::iter::repeat_with(|| None).take(FIRST_PLACES).collect();
+        Self { state: Mutex::new(State { places, taken: 0, next_opaque: 0, closed: false }), max }
     }
 
     /// A new opaque and the place where its answer will arrive.
     pub(crate) fn register(self: &Arc<Self>) -> Result<Waiter, RegisterError> {
         let mut state = self.lock();
-        if state.closed {
-            return Err(RegisterError::Closed);
-        }
-        if state.waiters.len() >= self.max {
-            return Err(RegisterError::Full);
-        }
+        self.check_room(&state, 1)?;
         let (sender, receiver) = oneshot::channel();
-        let mut sender = Some(sender);
-        // After four billion requests an opaque may come around that still waits: skip it.
-        while let Some(waiting) = sender.take() {
-            let opaque = state.next_opaque;
-            state.next_opaque = opaque.wrapping_add(1);
-            match state.waiters.entry(opaque) {
-                Entry::Vacant(place) => {
-                    place.insert(waiting);
-                    drop(state);
-                    return Ok(Waiter { opaque, receiver, table: Arc::clone(self) });
-                }
-                Entry::Occupied(_) => sender = Some(waiting),
-            }
-        }
-        Err(RegisterError::Full)
+        let opaque = state.put(Waiting::One(sender));
+        drop(state);
+        Ok(Waiter { opaque, receiver, answered: false, table: Arc::clone(self) })
+    }
+
+    /// Opaques for `count` requests whose answers `sink` takes: all of them or none.
+    pub(crate) fn register_run(
+        self: &Arc<Self>,
+        count: usize,
+        sink: &Arc<dyn AnswerSink>,
+    ) -> Result<RunWaiter, RegisterError> {
+        let mut state = self.lock();
+        self.check_room(&state, count)?;
+        let opaques = (0..count).map(|index| state.put(Waiting::Run(Arc::clone(sink), index))).collect();
+        drop(state);
+        Ok(RunWaiter { opaques, table: Arc::clone(self) })
     }
 
     /// Hands an answer to its request; `false` if nobody waits for it any more.
-    pub(crate) fn complete(&self, opaque: i32, frame: Frame) -> bool {
-        let waiter = self.lock().waiters.remove(&opaque);
-        waiter.is_some_and(|waiter| waiter.send(frame).is_ok())
+    pub(crate) fn complete(&self, header: &HeaderView<'_>, frame: &Frame) -> bool {
+        let waiting = self.lock().remove(header.opaque);
+        match waiting {
+            Some(Waiting::One(waiter)) => waiter.send(frame.clone()).is_ok(),
+            Some(Waiting::Run(sink, index)) => {
+                sink.answer(index, header, frame);
+                true
+            }
+            None => false,
+        }
     }
 
     /// No answers will come: wakes all who wait.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let waiters = std::mem::take(&mut state.waiters);
+        state.taken = 0;
+        let waiting: Vec<_> = state.places.iter_mut().filter_map(Option::take).collect();
         drop(state);
-        drop(waiters);
+        for place in waiting {
+            if let Waiting::Run(sink, _) = place.waiting {
+                sink.lost();
+            }
+        }
     }
 
     /// Requests that wait.
     pub(crate) fn len(&self) -> usize {
-        self.lock().waiters.len()
+        self.lock().taken
+    }
+
+    const fn check_room(&self, state: &State, count: usize) -> Result<(), RegisterError> {
+        if state.closed {
+            return Err(RegisterError::Closed);
+        }
+        if state.taken.saturating_add(count) > self.max {
+            return Err(RegisterError::Full);
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -89,11 +175,18 @@ impl Pending {
     }
 }
 
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").field("waiting", &self.len()).field("max", &self.max).finish()
+    }
+}
+
 /// One waiting request. Dropping it gives its place free.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     opaque: i32,
     receiver: oneshot::Receiver<Frame>,
+    answered: bool,
     table: Arc<Pending>,
 }
 
@@ -105,27 +198,73 @@ impl Waiter {
 
     /// Waits for the answer; `None` if the connection ends before.
     pub(crate) async fn answer(&mut self) -> Option<Frame> {
-        (&mut self.receiver).await.ok()
+        let answer = (&mut self.receiver).await.ok();
+        self.answered = true;
+        answer
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.table.lock().waiters.remove(&self.opaque);
+        // An answered request has left its place already: the usual case takes no lock.
+        if !self.answered {
+            self.table.lock().remove(self.opaque);
+        }
+    }
+}
+
+/// The waiting requests of one run. Dropping it gives up those that are not answered.
+#[derive(Debug)]
+pub(crate) struct RunWaiter {
+    opaques: Vec<i32>,
+    table: Arc<Pending>,
+}
+
+impl RunWaiter {
+    /// What connects requests and answers, in the order of the run.
+    pub(crate) fn opaques(&self) -> &[i32] {
+        &self.opaques
+    }
+}
+
+impl Drop for RunWaiter {
+    fn drop(&mut self) {
+        let mut state = self.table.lock();
+        for opaque in &self.opaques {
+            state.remove(*opaque);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use mezzo_protocol::remoting::HeaderEncoding;
+    use bytes::BytesMut;
+    use mezzo_protocol::remoting::{HeaderEncoding, RemotingCommand, frame};
 
-    fn frame(text: &'static str) -> Frame {
-        Frame {
-            encoding: HeaderEncoding::Json,
-            header: Bytes::from_static(text.as_bytes()),
-            body: Bytes::new(),
+    /// An answer to `opaque` with this body.
+    fn frame(opaque: i32, body: &'static str) -> Frame {
+        let mut bytes = BytesMut::new();
+        let answer = RemotingCommand::response(opaque, 0).with_body(body);
+        answer.encode(HeaderEncoding::Json, &mut bytes).unwrap();
+        frame::split(&mut bytes, 1 << 16).unwrap().unwrap()
+    }
+
+    fn complete(table: &Pending, frame: &Frame) -> bool {
+        table.complete(&HeaderView::parse(frame).unwrap(), frame)
+    }
+
+    /// Remembers the order in which answers came.
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<Option<usize>>>);
+
+    impl AnswerSink for Seen {
+        fn answer(&self, index: usize, _header: &HeaderView<'_>, _frame: &Frame) {
+            self.0.lock().unwrap().push(Some(index));
+        }
+
+        fn lost(&self) {
+            self.0.lock().unwrap().push(None);
         }
     }
 
@@ -133,11 +272,10 @@ mod tests {
     async fn an_answer_finds_its_request_whatever_the_order() {
         let table = Arc::new(Pending::new(8));
         let (mut first, mut second) = (table.register().unwrap(), table.register().unwrap());
-        assert!(table.complete(second.opaque(), frame("2")));
-        assert!(table.complete(first.opaque(), frame("1")));
-        assert_eq!(first.answer().await, Some(frame("1")));
-        assert_eq!(second.answer().await, Some(frame("2")));
-        assert!(!table.complete(first.opaque(), frame("again")));
+        let (one, two) = (frame(first.opaque(), "1"), frame(second.opaque(), "2"));
+        assert!(complete(&table, &two) && complete(&table, &one));
+        assert_eq!((first.answer().await, second.answer().await), (Some(one.clone()), Some(two)));
+        assert!(!complete(&table, &one));
     }
 
     #[tokio::test]
@@ -168,5 +306,40 @@ mod tests {
         assert_eq!((held.opaque(), next.opaque()), (i32::MAX, i32::MIN));
         table.lock().next_opaque = i32::MAX;
         assert_eq!(table.register().unwrap().opaque(), i32::MIN + 1);
+    }
+
+    #[test]
+    fn a_ring_that_grows_loses_nobody() {
+        let table = Arc::new(Pending::new(10_000));
+        let held: Vec<_> = (0..5_000).map(|_| table.register().unwrap()).collect();
+        let opaques: std::collections::BTreeSet<_> = held.iter().map(Waiter::opaque).collect();
+        assert_eq!((opaques.len(), table.len()), (5_000, 5_000));
+        assert!(held.iter().all(|waiter| complete(&table, &frame(waiter.opaque(), ""))));
+    }
+
+    #[test]
+    fn an_opaque_whose_place_is_taken_is_skipped() {
+        let table = Arc::new(Pending::new(100));
+        let slow = table.register().unwrap();
+        for _ in 0..FIRST_PLACES - 1 {
+            drop(table.register().unwrap());
+        }
+        assert_eq!(table.register().unwrap().opaque(), slow.opaque() + 1 + FIRST_PLACES as i32);
+    }
+
+    #[test]
+    fn a_run_gets_its_answers_by_index_and_gives_the_rest_up() {
+        let (table, seen) = (Arc::new(Pending::new(3)), Arc::new(Seen::default()));
+        let sink: Arc<dyn AnswerSink> = Arc::<Seen>::clone(&seen);
+        assert_eq!(table.register_run(4, &sink).err(), Some(RegisterError::Full));
+        let run = table.register_run(3, &sink).unwrap();
+        assert!(complete(&table, &frame(run.opaques()[2], "")));
+        assert!(complete(&table, &frame(run.opaques()[0], "")));
+        let late = frame(run.opaques()[1], "");
+        drop(run);
+        assert!(!complete(&table, &late));
+        let _lost = table.register_run(1, &sink).unwrap();
+        table.close();
+        assert_eq!(*seen.0.lock().unwrap(), [Some(2), Some(0), None]);
     }
 }

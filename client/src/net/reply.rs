@@ -34,20 +34,30 @@ impl Reply {
 
     /// The error that stands for a refusal.
     pub(crate) fn refusal(&self, header: &HeaderView<'_>) -> RequestError {
-        RequestError::Refused {
-            address: Arc::clone(&self.address),
-            code: header.response_code(),
-            remark: header.remark.as_deref().unwrap_or_default().to_owned(),
-        }
+        refused(&self.address, header)
     }
 
     /// The error that stands for an answer of which a part cannot be read.
     pub(crate) fn unreadable(&self, reason: DecodeError) -> RequestError {
-        RequestError::Unreadable { address: Arc::clone(&self.address), reason }
+        unreadable(&self.address, reason)
     }
 
     /// The body.
     pub(crate) const fn body(&self) -> &Bytes {
         &self.frame.body
     }
+}
+
+/// The error that stands for a refusal by `address`.
+pub(crate) fn refused(address: &Arc<str>, header: &HeaderView<'_>) -> RequestError {
+    RequestError::Refused {
+        address: Arc::clone(address),
+        code: header.response_code(),
+        remark: header.remark.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The error that stands for an answer of `address` of which a part cannot be read.
+pub(crate) fn unreadable(address: &Arc<str>, reason: DecodeError) -> RequestError {
+    RequestError::Unreadable { address: Arc::clone(address), reason }
 }

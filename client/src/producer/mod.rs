@@ -11,9 +11,11 @@
 mod check_back;
 mod end_transaction;
 mod outcome;
+mod pipeline;
 mod plain;
 mod prepared;
 mod receipt;
+mod receipts;
 mod send;
 mod transaction;
 

@@ -1,6 +1,7 @@
 //! The producer of ordinary messages.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mezzo_protocol::ids::{GroupName, MessageQueue, TopicName};
@@ -31,25 +32,8 @@ use crate::message::{Message, MessageError};
 /// # }
 /// ```
 ///
-/// Many sends in flight on one connection are written together, so throughput comes from concurrency:
-///
-/// ```no_run
-/// # async fn example(producer: mezzo_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
-/// use mezzo_client::Message;
-/// use tokio::task::JoinSet;
-///
-/// let mut sends = JoinSet::new();
-/// for number in 0..1_000 {
-///     let producer = producer.clone();
-///     let message = Message::new("numbers", number.to_string())?;
-///     sends.spawn(async move { producer.send(message).await });
-/// }
-/// while let Some(sent) = sends.join_next().await {
-///     sent??;
-/// }
-/// # Ok(())
-/// # }
-/// ```
+/// Many messages at once go through [`Producer::send_all`], which shares writes and waits among them. Single sends that
+/// run side by side share writes too.
 #[derive(Clone)]
 pub struct Producer {
     inner: Arc<Inner>,
@@ -71,6 +55,33 @@ impl Producer {
     pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
         let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
         self.send_to(&message, target).await
+    }
+
+    /// Sends all `messages`, pipelined: runs of one topic take their room together, go to one queue (the next run to the
+    /// next queue) and share a write and a wait, and nobody waits for one run before the next is written. Each message
+    /// gets its own result, in the order of the messages; what fails is tried again by the rules of [`Producer::send`].
+    /// Messages with a sharding key go to their key's queue. They are written in order, but one that fails is overtaken by
+    /// those behind it: to keep the order of a key over failures, await each of its sends before the next.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: mezzo_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mezzo_client::Message;
+    ///
+    /// let messages: Result<Vec<_>, _> =
+    ///     (0..1_000).map(|number| Message::new("numbers", number.to_string())).collect();
+    /// for sent in producer.send_all(messages?).await {
+    ///     println!("{}", sent?.unique_key);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_all(
+        &self,
+        messages: impl IntoIterator<Item = Message>,
+    ) -> impl Future<Output = Vec<Result<SendReceipt, SendError>>> {
+        let messages: Vec<_> = messages.into_iter().collect();
+        let span = tracing::debug_span!("send_all", messages = messages.len());
+        self.inner.sender.send_all(messages).instrument(span)
     }
 
     /// Sends `message` to one queue, for example one of [`Producer::queues`]. An attempt is repeated only if surely

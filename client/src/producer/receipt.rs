@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use mezzo_protocol::ids::{MessageQueue, OffsetMessageId, QueueId, QueueOffset};
-use mezzo_protocol::remoting::ResponseCode;
 use mezzo_protocol::remoting::header::send_message::SendMessageReply;
+use mezzo_protocol::remoting::{HeaderView, ResponseCode};
 
 use crate::error::RequestError;
-use crate::net::Reply;
+use crate::net::{Reply, refused, unreadable};
 
 /// How safely a message is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,9 +67,18 @@ impl SendReceipt {
         unique_key: &Arc<str>,
         queue: &MessageQueue,
     ) -> Result<Self, RequestError> {
-        let header = reply.header()?;
-        let stored = Stored::from_code(header.response_code()).ok_or_else(|| reply.refusal(&header))?;
-        let answer = SendMessageReply::decode(&header.ext).map_err(|reason| reply.unreadable(reason))?;
+        Self::from_header(&reply.header()?, address, unique_key, queue)
+    }
+
+    /// As [`SendReceipt::from_reply`], from a header that is parsed already.
+    pub(super) fn from_header(
+        header: &HeaderView<'_>,
+        address: &Arc<str>,
+        unique_key: &Arc<str>,
+        queue: &MessageQueue,
+    ) -> Result<Self, RequestError> {
+        let stored = Stored::from_code(header.response_code()).ok_or_else(|| refused(address, header))?;
+        let answer = SendMessageReply::decode(&header.ext).map_err(|reason| unreadable(address, reason))?;
         let queue_id: QueueId = answer.queue_id;
         Ok(Self {
             unique_key: Arc::clone(unique_key),

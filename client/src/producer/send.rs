@@ -47,47 +47,55 @@ pub(crate) enum Kind {
 }
 
 /// A message that is ready for the wire.
-struct Outgoing {
+pub(super) struct Outgoing {
     encoded: EncodedMessage,
-    unique_key: Arc<str>,
+    pub(super) unique_key: Arc<str>,
     body: Bytes,
     sys_flag: SysFlag,
 }
 
+impl Outgoing {
+    /// Bytes of body and properties.
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len() + self.encoded.properties.len()
+    }
+}
+
 /// What the attempts so far have shown.
 #[derive(Default)]
-struct Attempts {
-    made: u32,
-    retries: u32,
+pub(super) struct Attempts {
+    pub(super) made: u32,
+    pub(super) retries: u32,
     /// Brokers that failed, the last one last.
-    tried: Vec<Arc<str>>,
-    unknown: bool,
+    pub(super) tried: Vec<Arc<str>>,
+    /// Whether one of them may have stored the message.
+    pub(super) unknown: bool,
     /// Made with the first refusal: most sends have none.
     backoff: Option<Backoff>,
 }
 
 impl Attempts {
-    fn backoff(&mut self, policy: BackoffPolicy) -> &mut Backoff {
+    pub(super) fn backoff(&mut self, policy: BackoffPolicy) -> &mut Backoff {
         self.backoff.get_or_insert_with(|| Backoff::new(policy, random_seed()))
     }
 }
 
 /// Places taken in the bounds of what is in flight.
-struct Room<'a> {
+pub(super) struct Room<'a> {
     _count: SemaphorePermit<'a>,
     _bytes: SemaphorePermit<'a>,
 }
 
-struct Choice {
-    selector: QueueSelector,
-    budget: RetryBudget,
+pub(super) struct Choice {
+    pub(super) selector: QueueSelector,
+    pub(super) budget: RetryBudget,
 }
 
 /// Sends messages of one producer group.
 pub(crate) struct Sender {
     pub(crate) client: Client,
     pub(crate) group: GroupName,
-    config: ProducerConfig,
+    pub(super) config: ProducerConfig,
     in_flight: Semaphore,
     in_flight_bytes: Semaphore,
     choice: Mutex<Choice>,
@@ -124,7 +132,19 @@ impl Sender {
         unique_key: Arc<str>,
     ) -> Result<SendReceipt, SendError> {
         let deadline = Deadline::after_ms(self.config.send_timeout_ms);
-        let _room = self.reserve(message.body().len(), deadline).await?;
+        let _room = self.reserve(1, message.body().len(), deadline).await?;
+        self.send_in_room(message, target, kind, unique_key, deadline).await
+    }
+
+    /// As [`Sender::send`], by a caller that has reserved the room.
+    pub(super) async fn send_in_room(
+        &self,
+        message: &Message,
+        target: Target<'_>,
+        kind: Kind,
+        unique_key: Arc<str>,
+        deadline: Deadline,
+    ) -> Result<SendReceipt, SendError> {
         let outgoing = self.prepare(message, kind, unique_key).await?;
         let mut attempts = Attempts::default();
         loop {
@@ -136,10 +156,7 @@ impl Sender {
             attempts.made += 1;
             let error = match self.attempt(&outgoing, &route, &queue, deadline).await {
                 Ok(mut receipt) => {
-                    let mut choice = self.choice();
-                    choice.budget.deposit();
-                    choice.selector.faults_mut().answered(&queue.broker_name);
-                    drop(choice);
+                    self.confirmed(&queue.broker_name, 1);
                     receipt.attempts = attempts.made;
                     receipt.may_be_duplicated = attempts.unknown;
                     return Ok(receipt);
@@ -170,7 +187,7 @@ impl Sender {
     /// Hands a message to a connection without waiting for the broker.
     pub(crate) async fn send_oneway(&self, message: &Message, target: Target<'_>) -> Result<(), SendError> {
         let deadline = Deadline::after_ms(self.config.send_timeout_ms);
-        let _room = self.reserve(message.body().len(), deadline).await?;
+        let _room = self.reserve(1, message.body().len(), deadline).await?;
         let outgoing = self.prepare(message, Kind::Plain, self.next_unique_key()).await?;
         let route = self.client.shared().publish_route(message.topic(), deadline).await?;
         let queue = self.choose(&route, message, target, &Attempts::default())?;
@@ -207,12 +224,17 @@ impl Sender {
         matches!(all_places, Ok(Ok(_))) || self.in_flight.available_permits() == places
     }
 
-    async fn reserve(&self, body_bytes: usize, deadline: Deadline) -> Result<Room<'_>, SendError> {
-        let bytes = body_bytes.clamp(1, permits(self.config.in_flight_bytes_max));
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    /// Waits for room for `count` messages (at most the bound) with bodies of so many bytes altogether.
+    pub(super) async fn reserve(
+        &self,
+        count: usize,
+        body_bytes: usize,
+        deadline: Deadline,
+    ) -> Result<Room<'_>, SendError> {
+        let (count, bytes) = self.permits_for(count, body_bytes);
         let both = async {
             // Always in this order, so that two senders never wait for each other.
-            let _count = self.in_flight.acquire().await?;
+            let _count = self.in_flight.acquire_many(count).await?;
             let _bytes = self.in_flight_bytes.acquire_many(bytes).await?;
             Ok(Room { _count, _bytes })
         };
@@ -228,7 +250,21 @@ impl Sender {
         }
     }
 
-    async fn prepare(
+    /// As [`Sender::reserve`], but now or not at all.
+    pub(super) fn try_reserve(&self, count: usize, body_bytes: usize) -> Option<Room<'_>> {
+        let (count, bytes) = self.permits_for(count, body_bytes);
+        let _count = self.in_flight.try_acquire_many(count).ok()?;
+        let _bytes = self.in_flight_bytes.try_acquire_many(bytes).ok()?;
+        Some(Room { _count, _bytes })
+    }
+
+    fn permits_for(&self, count: usize, body_bytes: usize) -> (u32, u32) {
+        let count = count.clamp(1, permits(self.config.in_flight_max));
+        let bytes = body_bytes.clamp(1, permits(self.config.in_flight_bytes_max));
+        (u32::try_from(count).unwrap_or(u32::MAX), u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    pub(super) async fn prepare(
         &self,
         message: &Message,
         kind: Kind,
@@ -291,7 +327,7 @@ impl Sender {
         SendReceipt::from_reply(&reply, &address, &outgoing.unique_key, queue)
     }
 
-    fn command(&self, outgoing: &Outgoing, queue: &MessageQueue) -> RemotingCommand {
+    pub(super) fn command(&self, outgoing: &Outgoing, queue: &MessageQueue) -> RemotingCommand {
         let shared = self.client.shared();
         let (group, topic) = (self.group.as_str().into(), queue.topic.as_str().into());
         let mut header = SendMessageHeader::new(group, topic, queue.queue_id.as_wire());
@@ -304,7 +340,17 @@ impl Sender {
         RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, header.encode(), outgoing.body.clone())
     }
 
-    fn note_failure(&self, queue: &MessageQueue, error: &RequestError) {
+    /// `broker` confirmed so many messages.
+    pub(super) fn confirmed(&self, broker: &str, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let mut choice = self.choice();
+        (0..count).for_each(|_| choice.budget.deposit());
+        choice.selector.faults_mut().answered(broker);
+    }
+
+    pub(super) fn note_failure(&self, queue: &MessageQueue, error: &RequestError) {
         let shared = self.client.shared();
         let says_nothing_about_the_broker = matches!(
             error,
@@ -331,22 +377,36 @@ impl Sender {
         kind: Kind,
         attempts: &mut Attempts,
     ) -> bool {
-        if !error.is_retriable() {
+        if !self.allows_retry(error, matches!(target, Target::Any), kind, attempts) {
             return false;
         }
-        if matches!(error, RequestError::Unreachable { .. }) && !attempts.unknown {
-            // Nothing was sent, so only time limits this; the pool's back-off paces it.
+        if error.is_certainly_unsent() && !attempts.unknown {
             return true;
-        }
-        let repeats_unknown = attempts.unknown && (kind == Kind::Half || !self.config.retry_unknown);
-        if repeats_unknown || !matches!(target, Target::Any) || attempts.retries >= self.config.retries {
-            return false;
         }
         attempts.retries += 1;
         self.choice().budget.withdraw()
     }
 
-    fn failure(last: RequestError, attempts: &Attempts, outgoing: &Outgoing) -> SendError {
+    /// As [`Sender::may_try_again`], without a look at the budget. `in_turn` holds for messages that may go to any queue.
+    pub(super) fn allows_retry(
+        &self,
+        error: &RequestError,
+        in_turn: bool,
+        kind: Kind,
+        attempts: &Attempts,
+    ) -> bool {
+        if !error.is_retriable() {
+            return false;
+        }
+        if error.is_certainly_unsent() && !attempts.unknown {
+            // Only time limits this; the pool's back-off paces it.
+            return true;
+        }
+        let repeats_unknown = attempts.unknown && (kind == Kind::Half || !self.config.retry_unknown);
+        !repeats_unknown && in_turn && attempts.retries < self.config.retries
+    }
+
+    pub(super) fn failure(last: RequestError, attempts: &Attempts, outgoing: &Outgoing) -> SendError {
         if attempts.unknown {
             let unique_key = Arc::clone(&outgoing.unique_key);
             return SendError::Unknown { unique_key, attempts: attempts.made, last };
@@ -355,7 +415,7 @@ impl Sender {
     }
 
     /// The route was lost between attempts, or never there.
-    fn no_route(error: Error, attempts: &Attempts, outgoing: &Outgoing) -> SendError {
+    pub(super) fn no_route(error: Error, attempts: &Attempts, outgoing: &Outgoing) -> SendError {
         match error {
             Error::NameServers { last } | Error::Request(last) if attempts.unknown => {
                 Self::failure(last, attempts, outgoing)
@@ -368,18 +428,18 @@ impl Sender {
         }
     }
 
-    fn choice(&self) -> MutexGuard<'_, Choice> {
+    pub(super) fn choice(&self) -> MutexGuard<'_, Choice> {
         // No code panics while it holds the lock, and each change is complete in itself.
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A bound as a number of permits: at least one, at most what a semaphore and one request for permits can express.
-fn permits(bound: usize) -> usize {
+pub(super) fn permits(bound: usize) -> usize {
     bound.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize))
 }
 
-fn master_address(route: &TopicRoute, queue: &MessageQueue) -> Result<Arc<str>, RequestError> {
+pub(super) fn master_address(route: &TopicRoute, queue: &MessageQueue) -> Result<Arc<str>, RequestError> {
     route.master(&queue.broker_name).cloned().ok_or_else(|| RequestError::Unreachable {
         address: Arc::clone(&queue.broker_name),
         reason: "the route has no master for this broker".to_owned(),

@@ -5,5 +5,6 @@
 mod connection;
 mod consuming;
 mod fake;
+mod pipelining;
 mod sending;
 mod transactions;
