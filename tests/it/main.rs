@@ -11,5 +11,6 @@ mod program;
 mod restart;
 mod retry;
 mod sdk;
+mod sdk_producer;
 mod visibility;
 mod wire_bounds;

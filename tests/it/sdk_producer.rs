@@ -1,0 +1,69 @@
+//! The SDK's producer against a whole broker: many messages in one call, and everything that arrives of them.
+
+use std::collections::BTreeSet;
+
+use mezzo_client::{Client, Message, PushConsumer, ReceivedMessage, Verdict};
+use mezzo_tests::broker::TestBroker;
+use mezzo_tests::wait::PATIENCE;
+use tokio::sync::mpsc;
+
+async fn connect(broker: &TestBroker) -> Client {
+    Client::connect(broker.name_server().to_string()).await.expect("the broker is there")
+}
+
+/// A consumer of `orders` and what it receives.
+async fn arrivals(client: &Client) -> (PushConsumer, mpsc::Receiver<ReceivedMessage>) {
+    let (sender, received) = mpsc::channel(10_000);
+    let handler = move |message: ReceivedMessage| {
+        let sender = sender.clone();
+        async move {
+            sender.send(message).await.expect("the test listens as long as it consumes");
+            Verdict::Done
+        }
+    };
+    let consumer = client.push_consumer("CG_producer").subscribe("orders", "*").handler(handler).start().await;
+    (consumer.expect("a consumer starts"), received)
+}
+
+async fn next(received: &mut mpsc::Receiver<ReceivedMessage>) -> ReceivedMessage {
+    let next = tokio::time::timeout(PATIENCE, received.recv()).await;
+    next.expect("a message arrives").expect("the consumer runs")
+}
+
+fn text(message: &ReceivedMessage) -> String {
+    String::from_utf8(message.body().to_vec()).expect("this test's bodies are text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_messages_of_one_call_arrive_once_and_where_their_receipts_say() {
+    let broker = TestBroker::start(&[]);
+    let client = connect(&broker).await;
+    let producer = client.producer("PG_many").start().await.expect("a producer starts");
+    let messages = (0..2_000).map(|number| Message::new("orders", number.to_string()).expect("valid"));
+    // In a task of its own: the call can be spawned.
+    let sending = tokio::spawn({
+        let (producer, messages) = (producer.clone(), messages.collect::<Vec<_>>());
+        async move { producer.send_all(messages).await }
+    });
+    let receipts: BTreeSet<_> = sending
+        .await
+        .expect("it does not panic")
+        .into_iter()
+        .map(|sent| {
+            let receipt = sent.expect("a healthy broker stores everything");
+            (receipt.unique_key.to_string(), receipt.queue.queue_id, receipt.queue_offset)
+        })
+        .collect();
+    assert_eq!(receipts.len(), 2_000);
+    let (_consumer, mut received) = arrivals(&client).await;
+    let (mut bodies, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..2_000 {
+        let message = next(&mut received).await;
+        bodies.insert(text(&message));
+        let key = message.unique_key().expect("the client gives keys").to_owned();
+        places.insert((key, message.queue_id(), message.queue_offset()));
+    }
+    assert_eq!(bodies, (0..2_000).map(|number: u32| number.to_string()).collect());
+    assert_eq!(places, receipts);
+    assert!(received.try_recv().is_err());
+}
