@@ -178,6 +178,21 @@ pub struct ConsumerConfig {
     pub concurrency: usize,
     /// Bounds of what one queue holds between pull and verdict. Default: 1,000 messages, 16 MiB, a span of 2,000.
     pub prefetch: PrefetchLimits,
+    /// Largest body after inflating, in bytes; a message with a larger one cannot be read here. At most `concurrency` of
+    /// them are inflated at one time; what waits for a handler stays compressed. Default: 64 MiB.
+    pub inflated_bytes_max: usize,
+    /// How long an ordered queue stands still after [`Verdict::Retry`](crate::Verdict::Retry), in milliseconds.
+    /// Default: 1,000.
+    pub ordered_suspend_ms: u64,
+    /// Time between renewals of the locks that ordered consumers have on their queues, in milliseconds; brokers keep a
+    /// lock for 60,000. Default: 20,000.
+    pub lock_interval_ms: u64,
+    /// How long after its last renewal a lock counts here, in milliseconds: less than at the broker, so that two members
+    /// never both believe to have it. Default: 30,000.
+    pub lock_valid_ms: u64,
+    /// Time between warnings about a message that keeps its queue from being committed, in milliseconds.
+    /// Default: 60,000.
+    pub stall_warning_ms: u64,
     /// Most messages that one pull asks for (brokers give less when they like). Default: 128.
     pub pull_messages_max: u32,
     /// How long a broker may hold a pull that finds nothing, in milliseconds. Default: 15,000.
@@ -197,7 +212,8 @@ pub struct ConsumerConfig {
     pub rebalance_backoff: BackoffPolicy,
     /// Longest time of a handler; then the message is retried, in milliseconds. Default: 900,000 (15 minutes).
     pub handler_timeout_ms: u64,
-    /// Deliveries after the first before a message becomes a dead letter. Default: 16.
+    /// Deliveries after the first before a message becomes a dead letter (a broadcast one is given up). An ordered
+    /// consumer repeats a message until it is done, because the next one may depend on it. Default: 16.
     pub retries_max: u32,
     /// Attempts to hand a message back to the broker before it is processed here again. Default: 3.
     pub send_back_attempts: u32,
@@ -214,6 +230,11 @@ impl Default for ConsumerConfig {
         Self {
             concurrency: 20,
             prefetch: PrefetchLimits { messages: 1_000, bytes: 16 << 20, span: 2_000 },
+            inflated_bytes_max: 64 << 20,
+            ordered_suspend_ms: 1_000,
+            lock_interval_ms: 20_000,
+            lock_valid_ms: 30_000,
+            stall_warning_ms: 60_000,
             pull_messages_max: 128,
             pull_suspend_ms: 15_000,
             pull_grace_ms: 10_000,

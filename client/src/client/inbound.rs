@@ -14,7 +14,7 @@ use mezzo_protocol::remoting::{HeaderView, RemotingCommand, RequestCode, Respons
 use tokio::sync::mpsc;
 
 use super::Shared;
-use crate::message::ReceivedMessage;
+use crate::message::{INFLATED_BYTES_MAX, ReceivedMessage};
 use crate::net::{Connection, Inbound};
 
 /// A broker's question about one half message.
@@ -104,7 +104,7 @@ impl Shared {
             self.members.check_backs(group).ok_or_else(|| CheckBackError::ForeignGroup(group.to_owned()))?;
         // Old brokers ask with the message as they store it: its real topic is a property then.
         let topic = TopicName::new(view.property(properties::REAL_TOPIC).unwrap_or_else(|| view.topic()))?;
-        let message = ReceivedMessage::from_record(record, &view, &topic, &"".into())
+        let message = ReceivedMessage::from_record(record, &view, &topic, &"".into(), INFLATED_BYTES_MAX)
             .map_err(|error| CheckBackError::Message(error.to_string()))?;
         let unique_key =
             view.unique_key().or(ask.msg_id.as_deref()).map_or_else(|| message.message_id(), str::to_owned);

@@ -27,6 +27,7 @@ pub struct PushConsumerBuilder<H = NoHandler> {
     wishes: Vec<(String, String)>,
     strategy: Box<dyn AssignmentStrategy>,
     config: ConsumerConfig,
+    ordered: bool,
     handler: H,
 }
 
@@ -38,6 +39,7 @@ impl PushConsumerBuilder {
             wishes: Vec::new(),
             strategy: Box::new(Averagely),
             config: ConsumerConfig::default(),
+            ordered: false,
             handler: NoHandler,
         }
     }
@@ -53,8 +55,42 @@ impl<H> PushConsumerBuilder<H> {
 
     /// Who processes the messages: see [`Handler`].
     pub fn handler<G: Handler>(self, handler: G) -> PushConsumerBuilder<G> {
-        let Self { client, group, wishes, strategy, config, handler: _ } = self;
-        PushConsumerBuilder { client, group, wishes, strategy, config, handler }
+        self.with(handler, false)
+    }
+
+    /// Who processes the messages, those of one queue one at a time and in their order. Queues are handled side by side.
+    ///
+    /// While a member handles a queue it has the queue's lock at the broker, so that the order holds over rebalances too:
+    /// the next member begins when the handler that was running has ended. [`Verdict::Retry`](crate::Verdict::Retry)
+    /// suspends the queue for `ordered_suspend_ms` and gives the handler the same message again, and
+    /// [`RetryAfter`](crate::Verdict::RetryAfter) does so after its time, as often as it takes;
+    /// [`DeadLetter`](crate::Verdict::DeadLetter) puts the message aside and goes on with the next.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
+    /// use mezzo_client::{ReceivedMessage, Verdict};
+    ///
+    /// // Producers send the events of one account with one sharding key, so they are all in one queue.
+    /// let consumer = client
+    ///     .push_consumer("ledger")
+    ///     .subscribe("account-events", "*")
+    ///     .ordered_handler(|event: ReceivedMessage| async move {
+    ///         println!("{:?}: {}", event.sharding_key(), event.queue_offset());
+    ///         Verdict::Done
+    ///     })
+    ///     .start()
+    ///     .await?;
+    /// # consumer.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ordered_handler<G: Handler>(self, handler: G) -> PushConsumerBuilder<G> {
+        self.with(handler, true)
+    }
+
+    fn with<G: Handler>(self, handler: G, ordered: bool) -> PushConsumerBuilder<G> {
+        let Self { client, group, wishes, strategy, config, ordered: _, handler: _ } = self;
+        PushConsumerBuilder { client, group, wishes, strategy, config, ordered, handler }
     }
 
     /// Where the group begins on queues that are new to it. Default: with the oldest message.
@@ -115,7 +151,15 @@ impl<H: Handler> PushConsumerBuilder<H> {
             }
         }
         shared.heartbeat_all().await;
-        let member = GroupMember::new(self.client, group, self.config, self.strategy, subscriptions, changed);
+        let member = GroupMember::new(
+            self.client,
+            group,
+            self.config,
+            self.strategy,
+            subscriptions,
+            self.ordered,
+            changed,
+        );
         Ok(PushConsumer::start(Arc::new(member), membership, self.handler))
     }
 }

@@ -1,157 +1,180 @@
 //! From pulled messages to verdicts: a bounded number of handlers takes messages of all queues in turn.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use mezzo_protocol::ids::QueueOffset;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::contained::{Contained, contained, poll_once};
 use super::held_queue::HeldQueue;
+use super::job::Job;
 use super::member::GroupMember;
-use super::send_back::BackReference;
 use super::verdict::{Handler, Verdict};
-use crate::message::ReceivedMessage;
 
-/// What a worker has to do.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// Hand the message to the handler.
-    Handle(Box<ReceivedMessage>),
-    /// The body cannot be read here: give the message back, another client of the group may be able to.
-    GiveBack(BackReference),
+/// Most jobs that a worker takes at one time.
+const BATCH_MAX: usize = 32;
+
+/// A worker that needs longer for its jobs than this gives those it has not begun with back to the others.
+const BATCH_TIME: Duration = Duration::from_millis(1);
+
+/// Dead letter, as CONSUMER_SEND_MSG_BACK says it.
+const DEAD_LETTER: i32 = -1;
+
+/// Finished messages of one queue that the queue has not been told of.
+#[derive(Default)]
+struct Finished {
+    of: Option<(Arc<HeldQueue>, u64)>,
+    offsets: Vec<QueueOffset>,
 }
 
-/// One message of one queue.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) held: Arc<HeldQueue>,
-    pub(super) offset: QueueOffset,
-    /// When it was taken in, see [`HeldQueue::epoch`].
-    pub(super) epoch: u64,
-    pub(super) work: Work,
-}
+impl Finished {
+    fn note(&mut self, job: Job) {
+        let same =
+            |(held, epoch): &(Arc<HeldQueue>, u64)| Arc::ptr_eq(held, &job.held) && *epoch == job.taken.epoch;
+        if !self.of.as_ref().is_some_and(same) {
+            self.tell();
+            self.of = Some((job.held, job.taken.epoch));
+        }
+        self.offsets.push(job.taken.offset);
+    }
 
-/// Messages that wait for a worker. Bounded by the prefetch limits of the queues that they come from.
-#[derive(Debug)]
-pub(super) struct Jobs {
-    waiting: Mutex<VecDeque<Job>>,
-    /// One permit per waiting job.
-    count: Semaphore,
-}
-
-impl Default for Jobs {
-    fn default() -> Self {
-        Self { waiting: Mutex::default(), count: Semaphore::new(0) }
+    fn tell(&mut self) {
+        if let Some((held, epoch)) = self.of.take() {
+            held.finish(&self.offsets, epoch);
+        }
+        self.offsets.clear();
     }
 }
 
-impl Jobs {
-    /// Adds jobs behind those that wait.
-    pub(super) fn push(&self, jobs: Vec<Job>) {
-        let added = jobs.len();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(jobs);
-        self.count.add_permits(added);
-    }
-
-    /// Waits for the next job.
-    async fn next(&self) -> Option<Job> {
-        self.count.acquire().await.ok()?.forget();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
+/// What is to be done with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judgement {
+    /// What the handler said.
+    Said(Verdict),
+    /// The body cannot be read here; another client of the group may be able to.
+    Unreadable,
 }
 
 /// One worker: takes jobs until the consumer stops. Finishes the one it has.
 pub(super) async fn work<H: Handler>(member: Arc<GroupMember>, handler: Arc<H>) {
+    let stop = member.stop.clone();
+    let mut stopped = pin!(stop.cancelled());
+    let mut batch = VecDeque::with_capacity(BATCH_MAX);
+    let mut size = 1;
+    let mut finished = Finished::default();
     loop {
-        let job = tokio::select! {
+        tokio::select! {
             biased;
-            () = member.stop.cancelled() => return,
-            job = member.jobs.next() => job,
-        };
-        let Some(job) = job else { return };
-        if !job.held.counts(job.epoch) {
-            continue;
+            () = &mut stopped => return,
+            () = member.jobs.take(size, &mut batch) => {}
         }
-        let verdict = match &job.work {
-            Work::Handle(message) => judge(&member, &*handler, message).await,
-            Work::GiveBack(_) => Verdict::Retry,
-        };
-        settle(&member, job, verdict).await;
+        // Handlers that never wait get many messages at a time, all others one.
+        size = (size * 2).min(BATCH_MAX);
+        let began = Instant::now();
+        while let Some(job) = batch.pop_front() {
+            if stop.is_cancelled() {
+                break;
+            }
+            let Some(job) = member.admit(job) else { continue };
+            let judgement = {
+                let mut judging = pin!(judge(&member, &*handler, &job));
+                match poll_once(judging.as_mut()).await {
+                    Poll::Ready(judgement) => judgement,
+                    Poll::Pending => {
+                        finished.tell();
+                        member.jobs.put_back(&mut batch);
+                        size = 1;
+                        judging.await
+                    }
+                }
+            };
+            if judgement == Judgement::Said(Verdict::Done) {
+                if member.ordered {
+                    member.done(job);
+                } else {
+                    finished.note(job);
+                }
+            } else {
+                finished.tell();
+                member.jobs.put_back(&mut batch);
+                settle(&member, job, judgement).await;
+            }
+            if began.elapsed() > BATCH_TIME {
+                finished.tell();
+                member.jobs.put_back(&mut batch);
+                size = 1;
+            }
+        }
+        finished.tell();
+        // Messages without end must not keep the runtime from its other tasks.
+        tokio::task::yield_now().await;
     }
 }
 
-/// Runs the handler; whatever goes wrong there means "retry".
-async fn judge<H: Handler>(member: &GroupMember, handler: &H, message: &ReceivedMessage) -> Verdict {
+/// Reads the message and runs the handler; whatever goes wrong there means "retry".
+async fn judge<H: Handler>(member: &GroupMember, handler: &H, job: &Job) -> Judgement {
+    let (queue, offset) = (&job.held.queue, job.taken.offset);
+    let message = match job.message(member.config.inflated_bytes_max) {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::error!(%queue, %offset, %error, "a message cannot be read");
+            return Judgement::Unreadable;
+        }
+    };
     let limit_ms = member.config.handler_timeout_ms;
-    let span = tracing::debug_span!("handle", topic = %message.topic(), offset = %message.queue_offset());
-    let handling = contained(|| handler.handle(message.clone()), Duration::from_millis(limit_ms));
-    match handling.instrument(span).await {
+    let span = tracing::debug_span!("handle", %queue, %offset);
+    let handling = contained(|| handler.handle(message), Duration::from_millis(limit_ms));
+    Judgement::Said(match handling.instrument(span).await {
         Contained::Ended(verdict) => verdict,
         Contained::Panicked => {
-            tracing::error!(
-                id = message.message_id(),
-                "the handler panicked; the message will be delivered again"
-            );
+            tracing::error!(%queue, %offset, "the handler panicked; the message will be delivered again");
             Verdict::Retry
         }
         Contained::TooLong => {
-            tracing::warn!(
-                id = message.message_id(),
-                limit_ms,
-                "the handler took too long; delivering again"
-            );
+            tracing::warn!(%queue, %offset, limit_ms, "the handler took too long; delivering again");
             Verdict::Retry
         }
-    }
-}
-
-/// What became of a future that must not take its worker with it.
-#[derive(Debug, PartialEq, Eq)]
-enum Contained<T> {
-    Ended(T),
-    Panicked,
-    TooLong,
-}
-
-/// Runs a future to its end, to its panic, or until `limit`. A panicked future is never polled again. A panic in its
-/// destructor ends here too: a worker that dies of it would be missed by nobody but the messages.
-async fn contained<F: Future>(make: impl FnOnce() -> F, limit: Duration) -> Contained<F::Output> {
-    let Ok(future) = catch_unwind(AssertUnwindSafe(make)) else { return Contained::Panicked };
-    let mut place = pin!(Some(future));
-    let polls = poll_fn(|context| {
-        let poll = || place.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(context));
-        match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(polled) => polled.map(Contained::Ended),
-            Err(_) => Poll::Ready(Contained::Panicked),
-        }
-    });
-    let result = tokio::time::timeout(limit, polls).await.unwrap_or(Contained::TooLong);
-    if catch_unwind(AssertUnwindSafe(|| place.set(None))).is_err() {
-        tracing::error!("a destructor in the handler panicked");
-    }
-    result
+    })
 }
 
 /// Does what the verdict says. The message is finished only when the broker has it back, so that a failure here repeats
 /// it instead of losing it.
-async fn settle(member: &Arc<GroupMember>, job: Job, verdict: Verdict) {
-    let Some(delay_level) = verdict.delay_level() else { return job.held.finish(job.offset, job.epoch) };
-    let reference = match &job.work {
-        Work::Handle(message) => BackReference::from(&**message),
-        Work::GiveBack(reference) => reference.clone(),
+async fn settle(member: &Arc<GroupMember>, job: Job, judgement: Judgement) {
+    let verdict = match judgement {
+        Judgement::Said(verdict) => verdict,
+        Judgement::Unreadable => Verdict::Retry,
     };
+    if member.ordered && judgement != Judgement::Unreadable {
+        let suspend_ms = match verdict {
+            Verdict::Retry => Some(member.config.ordered_suspend_ms),
+            Verdict::RetryAfter(wait) => Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            Verdict::Done | Verdict::DeadLetter => None,
+        };
+        if let Some(suspend_ms) = suspend_ms {
+            return retry_here(Arc::clone(member), job, suspend_ms);
+        }
+    }
+    let Some(delay_level) = verdict.delay_level() else { return member.done(job) };
+    let reference = match job.reference() {
+        Ok(reference) => reference,
+        Err(error) => {
+            // It was read once to be taken in, so this cannot happen; finishing it loses nothing that could be read.
+            tracing::error!(queue = %job.held.queue, offset = %job.taken.offset, %error, "a message is passed over");
+            return member.done(job);
+        }
+    };
+    let delay_level = if verdict == Verdict::DeadLetter { DEAD_LETTER } else { delay_level };
     match member.send_back(&job.held.queue, &reference, delay_level).await {
-        Ok(()) => job.held.finish(job.offset, job.epoch),
+        Ok(()) => member.done(job),
         Err(error) => {
             let wait_ms = member.config.local_retry_ms;
             tracing::warn!(
-                queue = %job.held.queue, offset = %job.offset, %error, wait_ms,
+                queue = %job.held.queue, offset = %job.taken.offset, %error, wait_ms,
                 "the message could not be handed back; it will be processed here again"
             );
             retry_here(Arc::clone(member), job, wait_ms);
@@ -160,48 +183,40 @@ async fn settle(member: &Arc<GroupMember>, job: Job, verdict: Verdict) {
 }
 
 /// Puts the job back after a while, unless its queue is taken away meanwhile.
-fn retry_here(member: Arc<GroupMember>, job: Job, wait_ms: u64) {
+fn retry_here(member: Arc<GroupMember>, mut job: Job, wait_ms: u64) {
     tokio::spawn(async move {
         tokio::select! {
-            () = job.held.dropped.cancelled() => {}
+            () = job.held.dropped.cancelled() => member.pass(&job.held),
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {
-                let Job { held, offset, epoch, work } = job;
-                let work = match work {
-                    Work::Handle(message) => Work::Handle(Box::new(message.delivered_again())),
-                    give_back @ Work::GiveBack(_) => give_back,
-                };
-                member.jobs.push(vec![Job { held, offset, epoch, work }]);
+                job.taken.repeats = job.taken.repeats.saturating_add(1);
+                member.jobs.push([job]);
             }
         }
     });
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[tokio::test]
-    async fn a_panic_ends_the_future_and_nothing_else() {
-        assert_eq!(contained(|| async { 7 }, LONG).await, Contained::Ended(7));
-        assert_eq!(contained(|| async { panic!("in the handler") }, LONG).await, Contained::<()>::Panicked);
-        let broken: fn() -> std::future::Ready<()> = || panic!("before the future");
-        assert_eq!(contained(broken, LONG).await, Contained::Panicked);
+impl GroupMember {
+    /// Whether a worker may handle `job` now; if not, the job is kept for later or forgotten, as its queue is.
+    fn admit(self: &Arc<Self>, job: Job) -> Option<Job> {
+        if !job.counts() || self.lock_is_over(&job.held) {
+            self.pass(&job.held);
+            return None;
+        }
+        let Job { held, taken } = job;
+        let taken = held.admit(taken)?;
+        Some(Job { held, taken })
     }
 
-    #[tokio::test]
-    async fn a_destructor_that_panics_when_the_time_is_over_ends_nothing_else() {
-        struct Breaks;
-        impl Drop for Breaks {
-            fn drop(&mut self) {
-                panic!("in the destructor");
-            }
+    /// The message needs no more work.
+    fn done(&self, job: Job) {
+        job.held.finish(&[job.taken.offset], job.taken.epoch);
+        self.pass(&job.held);
+    }
+
+    /// A message left its worker: the next one of an ordered queue is due.
+    pub(super) fn pass(&self, held: &Arc<HeldQueue>) {
+        if self.ordered {
+            self.hand_out(held, held.advance());
         }
-        let endless = || async {
-            let _breaks = Breaks;
-            std::future::pending::<()>().await;
-        };
-        assert_eq!(contained(endless, Duration::from_millis(1)).await, Contained::TooLong);
     }
 }

@@ -7,6 +7,8 @@ use mezzo_protocol::ids::{MessageQueue, QueueOffset};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::{Backlog, Lock};
+use super::job::Taken;
 use crate::core::process_queue::{PrefetchLimits, ProcessQueue};
 use crate::core::route::MASTER_ID;
 
@@ -16,6 +18,7 @@ struct State {
     process: Option<ProcessQueue>,
     /// What the broker is known to have.
     committed: Option<QueueOffset>,
+    backlog: Backlog,
 }
 
 /// A queue between the rebalance that assigned it and the one that takes it away.
@@ -25,8 +28,14 @@ pub(super) struct HeldQueue {
     limits: PrefetchLimits,
     state: Mutex<State>,
     room: Notify,
+    /// Notified when the application moved the queue: a pull under way asks for the wrong messages.
+    pub(super) moved: Notify,
+    /// Notified when no message of an ordered queue is at a worker any more.
+    idle: Notify,
     /// Cancelled when the queue was taken away or the consumer stops.
     pub(super) dropped: CancellationToken,
+    /// Cancelled when an ordered queue that was taken away has seen its last handler end.
+    pub(super) ended: CancellationToken,
     /// The member of the broker to pull from, as the broker suggested.
     pull_from: AtomicI64,
     /// How often the queue was reset. After a reset the same offset may stand for another message, so a verdict counts
@@ -34,50 +43,78 @@ pub(super) struct HeldQueue {
     epoch: AtomicU64,
 }
 
+/// Where to pull, and in which epoch that is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PullPoint {
+    pub(super) from: QueueOffset,
+    pub(super) epoch: u64,
+}
+
 impl HeldQueue {
     /// A queue that was just assigned.
-    pub(super) const fn new(queue: MessageQueue, limits: PrefetchLimits, dropped: CancellationToken) -> Self {
-        let state = State { process: None, committed: None };
+    pub(super) fn new(
+        queue: MessageQueue,
+        limits: PrefetchLimits,
+        backlog: Backlog,
+        dropped: CancellationToken,
+    ) -> Self {
         Self {
             queue,
             limits,
-            state: Mutex::new(state),
+            state: Mutex::new(State { process: None, committed: None, backlog }),
             room: Notify::const_new(),
+            moved: Notify::const_new(),
+            idle: Notify::const_new(),
             dropped,
+            ended: CancellationToken::new(),
             pull_from: AtomicI64::new(MASTER_ID),
             epoch: AtomicU64::new(0),
         }
     }
 
-    /// Pulls begin at `start`; `committed` says whether the broker has this offset already.
+    /// Pulls begin at `start`, unless the application has said meanwhile where; `committed` says whether the broker has
+    /// this offset already.
     pub(super) fn begin(&self, start: QueueOffset, committed: bool) {
         let mut state = self.lock();
-        state.process = Some(ProcessQueue::new(start));
         state.committed = committed.then_some(start);
-    }
-
-    /// Takes in what one pull brought: calls `accept` for each message with a function that says whether it is new.
-    pub(super) fn take_in(
-        &self,
-        next: QueueOffset,
-        messages: impl FnOnce(&mut dyn FnMut(QueueOffset, usize) -> bool),
-    ) {
-        let mut state = self.lock();
-        if let Some(process) = state.process.as_mut() {
-            messages(&mut |offset, bytes| process.accept(offset, bytes));
-            process.advance(next);
+        if state.process.is_none() {
+            state.process = Some(ProcessQueue::new(start));
         }
     }
 
-    /// The broker says that the queue continues elsewhere: what was taken in before no longer counts.
+    /// Takes in what one pull brought in `epoch`; everything before `next` was pulled then. Returns those messages that
+    /// may go to the workers now, and how many were new.
+    pub(super) fn take_in(
+        &self,
+        epoch: u64,
+        next: QueueOffset,
+        mut messages: Vec<Taken>,
+    ) -> (Vec<Taken>, usize) {
+        let mut state = self.lock();
+        if epoch != self.epoch() {
+            return (Vec::new(), 0);
+        }
+        let Some(process) = state.process.as_mut() else { return (Vec::new(), 0) };
+        messages.retain(|taken| process.accept(taken.offset, taken.bytes()));
+        process.advance(next);
+        let new = messages.len();
+        (state.backlog.offer(messages), new)
+    }
+
+    /// The queue continues elsewhere: what was taken in before no longer counts.
     pub(super) fn reset(&self, next: QueueOffset) {
         let mut state = self.lock();
         self.epoch.fetch_add(1, Ordering::Relaxed);
-        if let Some(process) = state.process.as_mut() {
-            process.reset(next);
-        }
+        state.process.get_or_insert_with(|| ProcessQueue::new(next)).reset(next);
+        state.backlog.clear();
         drop(state);
         self.room.notify_one();
+    }
+
+    /// The application wants the queue to continue elsewhere.
+    pub(super) fn seek(&self, next: QueueOffset) {
+        self.reset(next);
+        self.moved.notify_waiters();
     }
 
     /// The epoch of what is taken in now.
@@ -85,15 +122,17 @@ impl HeldQueue {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// A message that was taken in during `epoch` needs no more work.
-    pub(super) fn finish(&self, offset: QueueOffset, epoch: u64) {
+    /// Messages that were taken in during `epoch` need no more work.
+    pub(super) fn finish(&self, offsets: &[QueueOffset], epoch: u64) {
         let mut state = self.lock();
         if epoch != self.epoch() {
             return;
         }
         let Some(process) = state.process.as_mut() else { return };
         let was_full = !process.has_room(&self.limits);
-        process.finish(offset);
+        for offset in offsets {
+            process.finish(*offset);
+        }
         let wake = was_full && process.has_room(&self.limits);
         drop(state);
         if wake {
@@ -102,14 +141,14 @@ impl HeldQueue {
     }
 
     /// Waits until another pull is allowed and returns where to pull.
-    pub(super) async fn room(&self) -> QueueOffset {
+    pub(super) async fn room(&self) -> PullPoint {
         loop {
             let woken = self.room.notified();
             {
                 let state = self.lock();
-                if let Some(process) = state.process.as_ref().filter(|process| process.has_room(&self.limits))
-                {
-                    return process.next_pull();
+                let open = state.process.as_ref().filter(|process| process.has_room(&self.limits));
+                if let Some(process) = open.filter(|_| !state.backlog.is_paused()) {
+                    return PullPoint { from: process.next_pull(), epoch: self.epoch() };
                 }
             }
             woken.await;
@@ -120,7 +159,8 @@ impl HeldQueue {
     pub(super) fn uncommitted(&self) -> Option<QueueOffset> {
         let state = self.lock();
         let offset = state.process.as_ref()?.commit_offset();
-        (state.committed != Some(offset)).then_some(offset)
+        let mine = state.backlog.lock != Lock::Missing;
+        (mine && state.committed != Some(offset)).then_some(offset)
     }
 
     /// The broker has `offset`.
@@ -148,6 +188,55 @@ impl HeldQueue {
         !self.dropped.is_cancelled() && epoch == self.epoch()
     }
 
+    /// A worker has `taken`: returns it unless the queue is paused and keeps it.
+    pub(super) fn admit(&self, taken: Taken) -> Option<Taken> {
+        let mut state = self.lock();
+        let admitted = state.backlog.admit(taken);
+        let idle = state.backlog.is_idle();
+        drop(state);
+        if admitted.is_none() && idle {
+            self.idle.notify_waiters();
+        }
+        admitted
+    }
+
+    /// What was at a worker needs no more work. Returns what is due now.
+    pub(super) fn advance(&self) -> Vec<Taken> {
+        let mut state = self.lock();
+        if self.dropped.is_cancelled() {
+            state.backlog.clear();
+        }
+        let due = state.backlog.advance();
+        let idle = state.backlog.is_idle();
+        drop(state);
+        if idle {
+            self.idle.notify_waiters();
+        }
+        due
+    }
+
+    /// Waits until no message of an ordered queue is at a worker.
+    pub(super) async fn idle(&self) {
+        loop {
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if self.lock().backlog.is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// The broker gave the lock until `lock`, or it is gone.
+    pub(super) fn set_lock(&self, lock: Lock) {
+        self.lock().backlog.lock = lock;
+    }
+
+    /// What is known of the queue's lock.
+    pub(super) fn lock_state(&self) -> Lock {
+        self.lock().backlog.lock
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock, and each change is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -157,21 +246,19 @@ impl HeldQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::backlog::tests::taken;
     use mezzo_protocol::ids::{QueueId, TopicName};
     use std::sync::Arc;
 
     fn held(messages: usize) -> HeldQueue {
         let queue = MessageQueue::new(TopicName::new("t").unwrap(), "b", QueueId(0));
-        let limits = PrefetchLimits { messages, bytes: 1_000, span: 1_000 };
-        HeldQueue::new(queue, limits, CancellationToken::new())
+        let limits = PrefetchLimits { messages, bytes: 100_000, span: 1_000 };
+        HeldQueue::new(queue, limits, Backlog::new(false, Lock::NotNeeded, false), CancellationToken::new())
     }
 
     fn pull(held: &HeldQueue, offsets: std::ops::Range<u64>) {
-        held.take_in(QueueOffset(offsets.end), |accept| {
-            for offset in offsets {
-                accept(QueueOffset(offset), 1);
-            }
-        });
+        let messages = taken(&offsets.clone().collect::<Vec<_>>());
+        held.take_in(held.epoch(), QueueOffset(offsets.end), messages);
     }
 
     #[test]
@@ -181,7 +268,7 @@ mod tests {
         held.begin(QueueOffset(5), true);
         assert_eq!(held.uncommitted(), None);
         pull(&held, 5..7);
-        held.finish(QueueOffset(5), 0);
+        held.finish(&[QueueOffset(5)], 0);
         assert_eq!(held.uncommitted(), Some(QueueOffset(6)));
         held.committed(QueueOffset(6));
         assert_eq!(held.uncommitted(), None);
@@ -194,18 +281,27 @@ mod tests {
         pull(&held, 0..2);
         held.reset(QueueOffset(0));
         pull(&held, 0..1);
-        held.finish(QueueOffset(0), 0);
+        held.finish(&[QueueOffset(0)], 0);
         assert_eq!((held.unfinished(), held.uncommitted()), (1, None));
         assert!(!held.counts(0) && held.counts(1));
-        held.finish(QueueOffset(0), held.epoch());
+        held.finish(&[QueueOffset(0)], held.epoch());
         assert_eq!(held.uncommitted(), Some(QueueOffset(1)));
+    }
+
+    #[test]
+    fn what_was_pulled_before_the_application_moved_the_queue_is_not_taken_in() {
+        let held = held(10);
+        held.begin(QueueOffset(0), true);
+        held.seek(QueueOffset(7));
+        assert_eq!(held.take_in(0, QueueOffset(2), taken(&[0, 1])).1, 0);
+        assert_eq!((held.unfinished(), held.uncommitted()), (0, Some(QueueOffset(7))));
     }
 
     #[tokio::test]
     async fn a_full_queue_waits_for_a_verdict_before_the_next_pull() {
         let held = Arc::new(held(2));
         held.begin(QueueOffset(0), false);
-        assert_eq!(held.room().await, QueueOffset(0));
+        assert_eq!(held.room().await.from, QueueOffset(0));
         pull(&held, 0..2);
         let waiting = tokio::spawn({
             let held = Arc::clone(&held);
@@ -213,7 +309,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        held.finish(QueueOffset(1), 0);
-        assert_eq!(waiting.await.unwrap(), QueueOffset(2));
+        held.finish(&[QueueOffset(1)], 0);
+        assert_eq!(waiting.await.unwrap().from, QueueOffset(2));
     }
 }

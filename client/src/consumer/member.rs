@@ -8,8 +8,10 @@ use mezzo_protocol::ids::{GroupName, MessageQueue};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::Jobs;
+use super::backlog::{Backlog, Lock};
 use super::held_queue::HeldQueue;
+use super::job::{Job, Taken};
+use super::jobs::Jobs;
 use super::subscription::Subscriptions;
 use crate::client::{Client, Shared};
 use crate::config::ConsumerConfig;
@@ -21,12 +23,16 @@ pub(super) struct GroupMember {
     pub(super) config: ConsumerConfig,
     pub(super) strategy: Box<dyn AssignmentStrategy>,
     pub(super) subscriptions: Subscriptions,
+    /// Whether the messages of one queue are handled one at a time.
+    pub(super) ordered: bool,
     pub(super) jobs: Jobs,
     /// Notified when a broker says that the group has changed.
     pub(super) changed: Arc<Notify>,
     /// Cancelled when the consumer stops.
     pub(super) stop: CancellationToken,
     held: Mutex<BTreeMap<MessageQueue, Arc<HeldQueue>>>,
+    /// Ordered queues that were taken away while a handler was running.
+    leaving: Mutex<Vec<Arc<HeldQueue>>>,
 }
 
 impl GroupMember {
@@ -36,10 +42,13 @@ impl GroupMember {
         config: ConsumerConfig,
         strategy: Box<dyn AssignmentStrategy>,
         subscriptions: Subscriptions,
+        ordered: bool,
         changed: Arc<Notify>,
     ) -> Self {
-        let (jobs, stop, held) = (Jobs::default(), CancellationToken::new(), Mutex::default());
-        Self { client, group, config, strategy, subscriptions, jobs, changed, stop, held }
+        // A client that is shut down first takes its consumers with it.
+        let stop = client.shared().stopped.child_token();
+        let (jobs, held, leaving) = (Jobs::default(), Mutex::default(), Mutex::default());
+        Self { client, group, config, strategy, subscriptions, ordered, jobs, changed, stop, held, leaving }
     }
 
     pub(super) const fn shared(&self) -> &Arc<Shared> {
@@ -59,7 +68,10 @@ impl GroupMember {
 
     /// Begins to hold a queue.
     pub(super) fn hold(&self, queue: MessageQueue) -> Arc<HeldQueue> {
-        let held = Arc::new(HeldQueue::new(queue.clone(), self.config.prefetch, self.stop.child_token()));
+        let lock = if self.ordered { Lock::Missing } else { Lock::NotNeeded };
+        let backlog = Backlog::new(self.ordered, lock, false);
+        let held = HeldQueue::new(queue.clone(), self.config.prefetch, backlog, self.stop.child_token());
+        let held = Arc::new(held);
         self.lock().insert(queue, Arc::clone(&held));
         held
     }
@@ -68,6 +80,51 @@ impl GroupMember {
     pub(super) fn release(&self, queue: &MessageQueue) -> Option<Arc<HeldQueue>> {
         let held = self.lock().remove(queue);
         held.inspect(|held| held.dropped.cancel())
+    }
+
+    /// The same, if it is this hold and not a later one of the same queue. Returns whether it was.
+    pub(super) fn release_same(&self, held: &Arc<HeldQueue>) -> bool {
+        let mut all = self.lock();
+        let same = all.get(&held.queue).is_some_and(|current| Arc::ptr_eq(current, held));
+        if same {
+            all.remove(&held.queue);
+        }
+        drop(all);
+        if same {
+            held.dropped.cancel();
+        }
+        same
+    }
+
+    /// Messages of `held` go to the workers.
+    pub(super) fn hand_out(&self, held: &Arc<HeldQueue>, messages: Vec<Taken>) {
+        self.jobs.push(messages.into_iter().map(|taken| Job { held: Arc::clone(held), taken }));
+    }
+
+    /// An ordered queue was taken away.
+    pub(super) fn note_leaving(&self, held: Arc<HeldQueue>) {
+        self.lock_leaving().push(held);
+    }
+
+    /// Its last handler has ended. Returns whether no other hold of the queue is in this state.
+    pub(super) fn forget_leaving(&self, held: &Arc<HeldQueue>) -> bool {
+        let mut leaving = self.lock_leaving();
+        leaving.retain(|other| !Arc::ptr_eq(other, held));
+        leaving.iter().all(|other| other.queue != held.queue)
+    }
+
+    /// An earlier hold of `queue` that has not ended yet.
+    pub(super) fn leaving(&self, queue: &MessageQueue) -> Option<Arc<HeldQueue>> {
+        self.lock_leaving().iter().find(|held| held.queue == *queue).cloned()
+    }
+
+    /// All of them.
+    pub(super) fn all_leaving(&self) -> Vec<Arc<HeldQueue>> {
+        self.lock_leaving().clone()
+    }
+
+    fn lock_leaving(&self) -> MutexGuard<'_, Vec<Arc<HeldQueue>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<MessageQueue, Arc<HeldQueue>>> {

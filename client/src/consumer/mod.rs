@@ -8,13 +8,18 @@
 //!                                             offsets: where to start, what to commit (every 5 s)
 //! ```
 
+mod backlog;
 mod builder;
+mod contained;
 mod dispatch;
 mod held_queue;
+mod job;
+mod jobs;
 mod member;
 mod offsets;
 mod pull_loop;
 mod push;
+mod queue_lock;
 mod rebalance;
 mod send_back;
 mod subscription;

@@ -52,7 +52,7 @@ impl GroupMember {
     /// Tells brokers all offsets that they do not have yet. Returns whether they took all of them.
     pub(super) async fn commit_all(self: &Arc<Self>) -> bool {
         let mut commits = JoinSet::new();
-        for held in self.all_held() {
+        for held in self.all_held().into_iter().chain(self.all_leaving()) {
             let member = Arc::clone(self);
             commits.spawn(async move { member.commit(&held).await });
         }
@@ -126,12 +126,23 @@ impl GroupMember {
         code: RequestCode,
         ext: mezzo_protocol::remoting::command::ExtPairs,
     ) -> Result<Reply, RequestError> {
+        self.ask_broker_with(queue, code, ext, Vec::new()).await
+    }
+
+    /// The same with a body.
+    pub(super) async fn ask_broker_with(
+        &self,
+        queue: &MessageQueue,
+        code: RequestCode,
+        ext: mezzo_protocol::remoting::command::ExtPairs,
+        body: Vec<u8>,
+    ) -> Result<Reply, RequestError> {
         let shared = self.shared();
         let address = shared.master_of(&queue.broker_name).ok_or_else(|| RequestError::Unreachable {
             address: Arc::clone(&queue.broker_name),
             reason: "no route has a master for this broker".to_owned(),
         })?;
-        let command = RemotingCommand::request(code, ext, Vec::new());
+        let command = RemotingCommand::request(code, ext, body);
         shared.request(&address, Patience::FailFast, command, shared.request_deadline()).await
     }
 }

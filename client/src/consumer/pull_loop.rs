@@ -1,26 +1,24 @@
 //! One queue's pulls: where to start, one long poll after the other, back-off when a broker fails.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use mezzo_protocol::ids::QueueOffset;
-use mezzo_protocol::message::record::{MessageView, decode_delivered};
+use mezzo_protocol::message::record::decode_delivered;
 use mezzo_protocol::message::tag::EXPRESSION_TYPE_TAG;
 use mezzo_protocol::remoting::header::pull_message::{PullMessageHeader, PullMessageReply, PullSysFlag};
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::time::Instant;
 
-use super::dispatch::{Job, Work};
-use super::held_queue::HeldQueue;
+use super::held_queue::{HeldQueue, PullPoint};
+use super::job::Taken;
 use super::member::GroupMember;
-use super::send_back::BackReference;
 use super::subscription::Subscription;
 use crate::clock::random_seed;
 use crate::core::backoff::Backoff;
 use crate::core::route::MASTER_ID;
 use crate::error::{Error, RequestError};
-use crate::message::ReceivedMessage;
 use crate::net::{Deadline, Patience, Reply};
 
 /// What a pull came to.
@@ -44,6 +42,9 @@ pub(super) async fn run(member: Arc<GroupMember>, held: Arc<HeldQueue>) {
 
 async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
     let Some(subscription) = member.subscriptions.get(&held.queue.topic) else { return };
+    if member.ordered {
+        member.acquire(held).await;
+    }
     let mut backoff = Backoff::new(member.config.pull_backoff, random_seed());
     loop {
         match member.start_of(&held.queue).await {
@@ -62,12 +63,16 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
     }
     backoff.reset();
     loop {
-        let from = held.room().await;
+        let mut moved = pin!(held.moved.notified());
+        moved.as_mut().enable();
+        let point = held.room().await;
         let started = Instant::now();
-        let pulled = match pull(member, held, subscription, from).await {
-            Ok(reply) => take_in(member, held, subscription, from, &reply).map_err(Error::from),
-            Err(error) => Err(error),
+        let pulled = tokio::select! {
+            // What this pull brings would not count any more.
+            () = moved => continue,
+            pulled = pull(member, held, subscription, point.from) => pulled,
         };
+        let pulled = pulled.and_then(|reply| Ok(take_in(member, held, subscription, point, &reply)?));
         match pulled {
             Ok(Pulled::Progress) => backoff.reset(),
             Ok(Pulled::Nothing) => {
@@ -134,12 +139,13 @@ async fn pull(
 
 /// Does what the answer says.
 fn take_in(
-    member: &Arc<GroupMember>,
+    member: &GroupMember,
     held: &Arc<HeldQueue>,
     subscription: &Subscription,
-    from: QueueOffset,
+    point: PullPoint,
     reply: &Reply,
 ) -> Result<Pulled, RequestError> {
+    let PullPoint { from, epoch } = point;
     let header = reply.header()?;
     let code = header.response_code();
     let found = code == ResponseCode::SUCCESS;
@@ -152,57 +158,37 @@ fn take_in(
     held.suggest(answer.suggest_broker_id);
     let next = QueueOffset::from_wire(answer.next_begin_offset).unwrap_or(from);
     if moved {
-        tracing::warn!(queue = %held.queue, %from, %next, "the queue continues elsewhere");
-        held.reset(next);
+        if held.epoch() == epoch {
+            tracing::warn!(queue = %held.queue, %from, %next, "the queue continues elsewhere");
+            held.reset(next);
+        }
         return Ok(if next == from { Pulled::Nothing } else { Pulled::Progress });
     }
-    let mut jobs = Vec::new();
+    let mut messages = Vec::new();
     let mut broken = None;
     let mut behind = from;
-    held.take_in(if found { from } else { next }, |accept| {
-        if !found {
-            return;
-        }
+    if found {
         for view in decode_delivered(reply.body()) {
             match view {
                 Ok(view) => {
                     behind = behind.max(view.queue_offset().next());
-                    if subscription.filter.matches_tag(view.tags())
-                        && accept(view.queue_offset(), view.body().len())
-                    {
-                        jobs.push(job(held, reply.body(), &view));
+                    if subscription.filter.matches_tag(view.tags()) {
+                        messages.push(Taken::new(reply.body(), &view, epoch));
                     }
                 }
                 Err(reason) => {
                     broken = Some(reason);
-                    return;
+                    break;
                 }
             }
         }
-    });
-    let taken = jobs.len();
-    member.jobs.push(jobs);
-    if let Some(reason) = broken {
-        // What came before the damage is taken in; the next pull asks for the rest again.
-        held.take_in(behind, |_| {});
-        return Err(reply.unreadable(reason));
     }
-    if found {
-        held.take_in(next.max(behind), |_| {});
+    // What came before a damage is taken in; the next pull asks for the rest again.
+    let end = if broken.is_some() { behind } else { next.max(behind) };
+    let (due, new) = held.take_in(epoch, end, messages);
+    member.hand_out(held, due);
+    match broken {
+        Some(reason) => Err(reply.unreadable(reason)),
+        None => Ok(if new > 0 || next != from { Pulled::Progress } else { Pulled::Nothing }),
     }
-    Ok(if taken > 0 || next != from { Pulled::Progress } else { Pulled::Nothing })
-}
-
-fn job(held: &Arc<HeldQueue>, body: &Bytes, view: &MessageView<'_>) -> Job {
-    let work = match ReceivedMessage::from_record(body, view, &held.queue.topic, &held.queue.broker_name) {
-        Ok(message) => Work::Handle(Box::new(message)),
-        Err(error) => {
-            let message_id =
-                view.unique_key().map_or_else(|| view.offset_message_id().encode(), str::to_owned);
-            tracing::error!(queue = %held.queue, message_id, %error, "a message cannot be read; giving it back");
-            let physical_offset = view.physical_offset();
-            Work::GiveBack(BackReference { physical_offset, message_id, topic: held.queue.topic.clone() })
-        }
-    };
-    Job { held: Arc::clone(held), offset: view.queue_offset(), epoch: held.epoch(), work }
 }

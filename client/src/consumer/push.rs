@@ -10,13 +10,14 @@ use tokio_util::sync::DropGuard;
 
 use super::member::GroupMember;
 use super::verdict::Handler;
-use super::{dispatch, offsets, rebalance};
+use super::{dispatch, offsets, queue_lock, rebalance};
 use crate::client::Membership;
 
 /// A consumer that pulls by itself and hands each message to a handler; made by
 /// [`Client::push_consumer`](crate::Client::push_consumer).
 ///
-/// The queues of its topics are divided among all members of the group. Handlers run concurrently. Offsets are committed
+/// The queues of its topics are divided among all members of the group. Handlers run concurrently, or for each queue one
+/// at a time if the handler was given to [`ordered_handler`](crate::PushConsumerBuilder::ordered_handler). Offsets are committed
 /// every few seconds and at [`PushConsumer::shutdown`]; dropping the consumer instead ends it at once, and messages since
 /// the last commit come again.
 ///
@@ -44,6 +45,8 @@ pub struct PushConsumer {
     membership: Membership,
     tasks: JoinSet<()>,
     workers: JoinSet<()>,
+    /// Renews the locks of ordered queues until all handlers have ended.
+    locks: JoinSet<()>,
     _stop: DropGuard,
 }
 
@@ -58,8 +61,12 @@ impl PushConsumer {
         let mut tasks = JoinSet::new();
         tasks.spawn(rebalance::run(Arc::clone(&member)));
         tasks.spawn(offsets::run(Arc::clone(&member)));
+        let mut locks = JoinSet::new();
+        if member.ordered {
+            locks.spawn(queue_lock::run(Arc::clone(&member)));
+        }
         let stop = member.stop.clone().drop_guard();
-        Self { member, membership, tasks, workers, _stop: stop }
+        Self { member, membership, tasks, workers, locks, _stop: stop }
     }
 
     /// The consumer group.
@@ -89,6 +96,11 @@ impl PushConsumer {
             self.workers.shutdown().await;
         }
         let committed = member.commit_all().await;
+        self.locks.shutdown().await;
+        if member.ordered {
+            let held = member.all_held().into_iter().chain(member.all_leaving());
+            member.unlock(&held.map(|held| held.queue.clone()).collect::<Vec<_>>()).await;
+        }
         member.shared().leave(self.membership).await;
         drained && committed
     }

@@ -1,5 +1,6 @@
 //! Dividing the queues: every member computes the same division from the same two lists and takes its part.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,11 @@ impl GroupMember {
         let mut well = true;
         for topic in self.subscriptions.keys() {
             if let Err(error) = self.rebalance_topic(topic).await {
-                tracing::debug!(group = %self.group, %topic, %error, "the queues could not be divided");
+                if matches!(error, Error::Config { .. }) {
+                    tracing::error!(group = %self.group, %topic, %error, "the queues could not be divided");
+                } else {
+                    tracing::debug!(group = %self.group, %topic, %error, "the queues could not be divided");
+                }
                 well = false;
             }
         }
@@ -68,7 +73,12 @@ impl GroupMember {
         }
         clients.sort_unstable();
         clients.dedup();
-        let assigned = self.strategy.assign(&shared.client_id, route.subscribe_queues(), &clients);
+        let assign = || self.strategy.assign(&shared.client_id, route.subscribe_queues(), &clients);
+        let Ok(assigned) = catch_unwind(AssertUnwindSafe(assign)) else {
+            // Code of the application: its failure must not end the task that would ask it again.
+            let reason = format!("the strategy {} panicked", self.strategy.name());
+            return Err(Error::Config { setting: "assignment", reason });
+        };
         let change = diff(&self.held_queues(Some(topic)), assigned);
         if change.start.is_empty() && change.stop.is_empty() {
             return Ok(());
@@ -88,8 +98,11 @@ impl GroupMember {
     }
 
     /// Ceases to hold a queue and tells the broker how far it came, for its next holder.
-    async fn give_up(&self, queue: &MessageQueue) {
-        if let Some(held) = self.release(queue) {
+    async fn give_up(self: &Arc<Self>, queue: &MessageQueue) {
+        let Some(held) = self.release(queue) else { return };
+        if self.ordered {
+            self.retire(held);
+        } else {
             self.commit(&held).await;
         }
     }

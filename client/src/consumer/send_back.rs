@@ -12,7 +12,6 @@ use super::member::GroupMember;
 use crate::clock::random_seed;
 use crate::core::backoff::Backoff;
 use crate::error::RequestError;
-use crate::message::ReceivedMessage;
 
 /// What the broker needs to find a message again.
 #[derive(Debug, Clone)]
@@ -20,16 +19,6 @@ pub(super) struct BackReference {
     pub(super) physical_offset: PhysicalOffset,
     pub(super) message_id: String,
     pub(super) topic: TopicName,
-}
-
-impl From<&ReceivedMessage> for BackReference {
-    fn from(message: &ReceivedMessage) -> Self {
-        Self {
-            physical_offset: message.physical_offset(),
-            message_id: message.message_id(),
-            topic: message.topic().clone(),
-        }
-    }
 }
 
 impl GroupMember {

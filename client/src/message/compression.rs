@@ -9,8 +9,9 @@ use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use mezzo_protocol::message::sys_flag::{Compression, SysFlag};
 
-/// Largest body after inflating, in bytes: a few kilobytes on the wire must not fill the memory.
-pub(crate) const INFLATED_BYTES_MAX: u64 = 64 << 20;
+/// Largest body after inflating where no setting says otherwise, in bytes: a few kilobytes on the wire must not fill the
+/// memory.
+pub(crate) const INFLATED_BYTES_MAX: usize = 64 << 20;
 
 /// Why a body could not be inflated.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +23,11 @@ pub(crate) enum InflateError {
     #[error("the body is not valid zlib: {0}")]
     Broken(#[from] std::io::Error),
     /// The body is larger than the bound.
-    #[error("the body is larger than {INFLATED_BYTES_MAX} bytes")]
-    TooLarge,
+    #[error("the body is larger than {max} bytes")]
+    TooLarge {
+        /// The bound.
+        max: usize,
+    },
 }
 
 /// Compresses `body` at `level` (1 fast to 9 small); `None` if that would not make it smaller.
@@ -34,15 +38,17 @@ pub(crate) fn compress(body: &[u8], level: u32) -> Option<Bytes> {
     (compressed.len() < body.len()).then(|| compressed.into())
 }
 
-/// The body as the producer made it.
-pub(crate) fn inflate(body: Bytes, flag: SysFlag) -> Result<Bytes, InflateError> {
+/// The body as the producer made it, of at most `max` bytes if it has to be inflated.
+pub(crate) fn inflate(body: Bytes, flag: SysFlag, max: usize) -> Result<Bytes, InflateError> {
     match flag.compression() {
         None => Ok(body),
         Some(Compression::Zlib) => {
             let mut inflated = Vec::new();
-            ZlibDecoder::new(&*body).take(INFLATED_BYTES_MAX + 1).read_to_end(&mut inflated)?;
-            if u64::try_from(inflated.len()).unwrap_or(u64::MAX) > INFLATED_BYTES_MAX {
-                return Err(InflateError::TooLarge);
+            ZlibDecoder::new(&*body)
+                .take(u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1))
+                .read_to_end(&mut inflated)?;
+            if inflated.len() > max {
+                return Err(InflateError::TooLarge { max });
             }
             Ok(inflated.into())
         }
@@ -59,7 +65,7 @@ mod tests {
         let body = Bytes::from(b"again and again ".repeat(1_000));
         let small = compress(&body, 5).unwrap();
         assert!(small.len() < body.len() / 10);
-        assert_eq!(inflate(small, SysFlag::COMPRESSED).unwrap(), body);
+        assert_eq!(inflate(small, SysFlag::COMPRESSED, INFLATED_BYTES_MAX).unwrap(), body);
     }
 
     #[test]
@@ -77,16 +83,26 @@ mod tests {
     #[test]
     fn broken_and_foreign_bodies_are_errors() {
         let body = Bytes::from_static(b"not zlib");
-        assert!(matches!(inflate(body.clone(), SysFlag::COMPRESSED), Err(InflateError::Broken(_))));
+        assert!(matches!(
+            inflate(body.clone(), SysFlag::COMPRESSED, INFLATED_BYTES_MAX),
+            Err(InflateError::Broken(_))
+        ));
         let zstd = SysFlag::COMPRESSED.with(SysFlag::COMPRESSION_ZSTD);
-        assert!(matches!(inflate(body.clone(), zstd), Err(InflateError::Unsupported(Compression::Zstd))));
-        assert_eq!(inflate(body.clone(), SysFlag::NONE).unwrap(), body);
+        assert!(matches!(
+            inflate(body.clone(), zstd, INFLATED_BYTES_MAX),
+            Err(InflateError::Unsupported(Compression::Zstd))
+        ));
+        assert_eq!(inflate(body.clone(), SysFlag::NONE, INFLATED_BYTES_MAX).unwrap(), body);
     }
 
     #[test]
     fn a_bomb_is_refused_instead_of_filling_the_memory() {
-        let bomb = compress(&vec![0_u8; usize::try_from(INFLATED_BYTES_MAX).unwrap() + 1], 9).unwrap();
-        assert!(bomb.len() < 1 << 20);
-        assert!(matches!(inflate(bomb, SysFlag::COMPRESSED), Err(InflateError::TooLarge)));
+        let bomb = compress(&vec![0_u8; 1_001], 9).unwrap();
+        assert!(bomb.len() < 100);
+        assert_eq!(inflate(bomb.clone(), SysFlag::COMPRESSED, 1_001).unwrap().len(), 1_001);
+        assert!(matches!(
+            inflate(bomb, SysFlag::COMPRESSED, 1_000),
+            Err(InflateError::TooLarge { max: 1_000 })
+        ));
     }
 }

@@ -4,7 +4,8 @@ mod compression;
 mod outgoing;
 mod received;
 
-pub(crate) use compression::compress;
+pub(crate) use compression::{INFLATED_BYTES_MAX, compress};
 pub(crate) use outgoing::EncodedMessage;
 pub use outgoing::{Message, MessageBuilder, MessageError};
 pub use received::ReceivedMessage;
+pub(crate) use received::UnreadableMessage;

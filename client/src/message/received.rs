@@ -46,16 +46,17 @@ pub struct ReceivedMessage {
 
 impl ReceivedMessage {
     /// Reads the record at the start of `record`, which lies inside a received frame. Checks the body's checksum and
-    /// inflates the body. `topic` is what the application subscribed to; a message from a retry topic gets the topic of
+    /// inflates the body to at most `inflated_bytes_max` bytes. `topic` is what the application subscribed to; a message from a retry topic gets the topic of
     /// its first attempt.
     pub(crate) fn from_record(
         record: &Bytes,
         view: &MessageView<'_>,
         topic: &TopicName,
         broker_name: &Arc<str>,
+        inflated_bytes_max: usize,
     ) -> Result<Self, UnreadableMessage> {
         view.verify_body_crc()?;
-        let body = inflate(record.slice_ref(view.body()), view.sys_flag())?;
+        let body = inflate(record.slice_ref(view.body()), view.sys_flag(), inflated_bytes_max)?;
         let properties = record.slice_ref(view.properties());
         let topic = match properties::find(view.properties(), properties::RETRY_TOPIC) {
             Some(first) if first != topic.as_str() => TopicName::new(first)?,
@@ -80,9 +81,9 @@ impl ReceivedMessage {
         })
     }
 
-    /// This message as delivered once more without the broker's help.
-    pub(crate) const fn delivered_again(mut self) -> Self {
-        self.delivery_attempt = self.delivery_attempt.saturating_add(1);
+    /// This message as delivered so many times more without the broker's help.
+    pub(crate) const fn delivered_again(mut self, times: u32) -> Self {
+        self.delivery_attempt = self.delivery_attempt.saturating_add(times);
         self
     }
 
@@ -243,7 +244,13 @@ mod tests {
 
     fn read(record: &Bytes) -> Result<ReceivedMessage, UnreadableMessage> {
         let view = MessageView::parse(record).unwrap();
-        ReceivedMessage::from_record(record, &view, &TopicName::new("%RETRY%g").unwrap(), &"b".into())
+        ReceivedMessage::from_record(
+            record,
+            &view,
+            &TopicName::new("%RETRY%g").unwrap(),
+            &"b".into(),
+            1 << 20,
+        )
     }
 
     #[test]

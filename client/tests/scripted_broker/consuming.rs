@@ -11,30 +11,30 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::fake::{Action, FakeBroker};
 
-const PULL: RequestCode = RequestCode::PULL_MESSAGE;
-const BACK: RequestCode = RequestCode::CONSUMER_SEND_MSG_BACK;
-const COMMIT: RequestCode = RequestCode::UPDATE_CONSUMER_OFFSET;
+pub(crate) const PULL: RequestCode = RequestCode::PULL_MESSAGE;
+pub(crate) const BACK: RequestCode = RequestCode::CONSUMER_SEND_MSG_BACK;
+pub(crate) const COMMIT: RequestCode = RequestCode::UPDATE_CONSUMER_OFFSET;
 
 /// Longest wait of a test for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn broker(queues: u32) -> FakeBroker {
+pub(crate) async fn broker(queues: u32) -> FakeBroker {
     let broker = FakeBroker::start().await;
     broker.shared.lock().queues.add_topic("orders", queues);
     broker
 }
 
-fn put(broker: &FakeBroker, queue: u32, messages: &[(&str, &str)]) {
+pub(crate) fn put(broker: &FakeBroker, queue: u32, messages: &[(&str, &str)]) {
     for (tag, body) in messages {
         broker.shared.lock().queues.put("orders", queue, tag, body);
     }
 }
 
-fn committed(broker: &FakeBroker, queue: u32) -> Option<i64> {
+pub(crate) fn committed(broker: &FakeBroker, queue: u32) -> Option<i64> {
     broker.shared.lock().queues.committed_of("readers", "orders", queue)
 }
 
-fn quick() -> ConsumerConfig {
+pub(crate) fn quick() -> ConsumerConfig {
     ConsumerConfig {
         commit_interval_ms: 20,
         pull_backoff: BackoffPolicy::new(5, 20),
@@ -44,13 +44,13 @@ fn quick() -> ConsumerConfig {
     }
 }
 
-async fn consume(client: &Client, config: ConsumerConfig, handler: impl Handler) -> PushConsumer {
+pub(crate) async fn consume(client: &Client, config: ConsumerConfig, handler: impl Handler) -> PushConsumer {
     let builder = client.push_consumer("readers").subscribe("orders", "*").config(config);
     builder.handler(handler).start().await.unwrap()
 }
 
 /// A handler that passes on what it gets, and a place to get it from.
-fn collecting(verdict: Verdict) -> (impl Handler, mpsc::UnboundedReceiver<ReceivedMessage>) {
+pub(crate) fn collecting(verdict: Verdict) -> (impl Handler, mpsc::UnboundedReceiver<ReceivedMessage>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let handler = move |message: ReceivedMessage| {
         sender.send(message).unwrap();
@@ -59,11 +59,14 @@ fn collecting(verdict: Verdict) -> (impl Handler, mpsc::UnboundedReceiver<Receiv
     (handler, receiver)
 }
 
-async fn next(messages: &mut mpsc::UnboundedReceiver<ReceivedMessage>) -> ReceivedMessage {
+pub(crate) async fn next(messages: &mut mpsc::UnboundedReceiver<ReceivedMessage>) -> ReceivedMessage {
     tokio::time::timeout(PATIENCE, messages.recv()).await.expect("a message comes").unwrap()
 }
 
-async fn bodies(messages: &mut mpsc::UnboundedReceiver<ReceivedMessage>, count: usize) -> BTreeSet<String> {
+pub(crate) async fn bodies(
+    messages: &mut mpsc::UnboundedReceiver<ReceivedMessage>,
+    count: usize,
+) -> BTreeSet<String> {
     let mut bodies = BTreeSet::new();
     for _ in 0..count {
         bodies.insert(String::from_utf8(next(messages).await.body().to_vec()).unwrap());
@@ -71,7 +74,7 @@ async fn bodies(messages: &mut mpsc::UnboundedReceiver<ReceivedMessage>, count: 
     bodies
 }
 
-async fn wait_committed(broker: &FakeBroker, queue: u32, offset: i64) {
+pub(crate) async fn wait_committed(broker: &FakeBroker, queue: u32, offset: i64) {
     let is_there = |memory: &crate::fake::Memory| {
         (memory.queues.committed_of("readers", "orders", queue) == Some(offset)).then_some(())
     };

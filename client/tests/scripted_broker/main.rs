@@ -5,6 +5,7 @@
 mod connection;
 mod consuming;
 mod fake;
+mod ordered;
 mod pipelining;
 mod sending;
 mod transactions;

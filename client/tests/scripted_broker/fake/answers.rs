@@ -7,6 +7,7 @@ use mezzo_protocol::ids::{OffsetMessageId, PhysicalOffset};
 use mezzo_protocol::remoting::body::cluster::ClusterInfo;
 use mezzo_protocol::remoting::body::consumer_list::ConsumerList;
 use mezzo_protocol::remoting::body::heartbeat::HeartbeatData;
+use mezzo_protocol::remoting::body::lock::{LockBatchReply, LockBatchRequest};
 use mezzo_protocol::remoting::body::route::{BrokerData, KeyStyle, QueueData, TopicRouteData};
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 
@@ -25,6 +26,8 @@ pub(crate) struct Queues {
     heartbeats: BTreeMap<usize, HeartbeatData>,
     /// Group members that are only said to exist.
     pub(crate) others: Vec<String>,
+    /// Queues whose lock another client has.
+    pub(crate) locked_elsewhere: Vec<u32>,
     sent: i64,
 }
 
@@ -134,9 +137,16 @@ impl Queues {
             }
             RequestCode::GET_MIN_OFFSET => offset(0),
             RequestCode::SEARCH_OFFSET_BY_TIMESTAMP => offset(number("timestamp") % 100),
-            RequestCode::END_TRANSACTION | RequestCode::CONSUMER_SEND_MSG_BACK => {
-                reply(ResponseCode::SUCCESS)
+            RequestCode::LOCK_BATCH_MQ => {
+                let mut locked = LockBatchRequest::decode(&request.body).unwrap().mq_set;
+                locked.retain(|queue| {
+                    !self.locked_elsewhere.iter().any(|other| i64::from(*other) == queue.queue_id)
+                });
+                reply(ResponseCode::SUCCESS).with_body(LockBatchReply { locked }.encode())
             }
+            RequestCode::END_TRANSACTION
+            | RequestCode::CONSUMER_SEND_MSG_BACK
+            | RequestCode::UNLOCK_BATCH_MQ => reply(ResponseCode::SUCCESS),
             _ => reply(ResponseCode::REQUEST_CODE_NOT_SUPPORTED),
         })
     }

@@ -1,0 +1,70 @@
+//! The messages of all queues that wait for a worker.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::job::Job;
+
+/// Messages that wait for a worker, in order of arrival. Bounded by the prefetch limits of the queues that they come from.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    waiting: Mutex<VecDeque<Job>>,
+    /// While jobs wait there is a permit, or a worker that was woken and passes it on.
+    some: Notify,
+}
+
+impl Jobs {
+    /// Adds jobs behind those that wait.
+    pub(super) fn push(&self, jobs: impl IntoIterator<Item = Job>) {
+        let mut waiting = self.lock();
+        waiting.extend(jobs);
+        let any = !waiting.is_empty();
+        drop(waiting);
+        if any {
+            self.some.notify_one();
+        }
+    }
+
+    /// Puts jobs back that were taken too early: before those that wait, in their order.
+    pub(super) fn put_back(&self, jobs: &mut VecDeque<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let mut waiting = self.lock();
+        while let Some(job) = jobs.pop_back() {
+            waiting.push_front(job);
+        }
+        drop(waiting);
+        self.some.notify_one();
+    }
+
+    /// Waits until there are jobs and takes up to `max` of them. Nothing is lost if the wait is given up.
+    pub(super) async fn take(&self, max: usize, into: &mut VecDeque<Job>) {
+        loop {
+            if self.try_take(max, into) {
+                return;
+            }
+            self.some.notified().await;
+        }
+    }
+
+    /// Takes up to `max` jobs that wait now. Returns whether there were any.
+    pub(super) fn try_take(&self, max: usize, into: &mut VecDeque<Job>) -> bool {
+        let mut waiting = self.lock();
+        let count = waiting.len().min(max.max(1));
+        into.extend(waiting.drain(..count));
+        let more = !waiting.is_empty();
+        drop(waiting);
+        if more {
+            self.some.notify_one();
+        }
+        count > 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        // No code panics while it holds the lock, and each change is complete in itself.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
