@@ -63,6 +63,12 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 32 << 10;
 /// Most messages that one pull returns, whatever the client asks for.
 pub const PULL_MESSAGES_MAX: usize = 1024;
 
+/// Most transactions in one answer to MEZZO_LIST_TRANSACTIONS.
+pub const TRANSACTIONS_PER_PAGE_MAX: usize = 500;
+
+/// Longest reason that a person gives for a decision, in bytes.
+pub const REASON_BYTES_MAX: usize = 512;
+
 /// Most queues of one topic on one broker.
 pub const QUEUES_PER_TOPIC_MAX: u32 = 1024;
 

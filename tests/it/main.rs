@@ -7,6 +7,7 @@ mod delivery;
 mod golden;
 mod java_client;
 mod log_bytes;
+mod operators;
 mod program;
 mod restart;
 mod retry;

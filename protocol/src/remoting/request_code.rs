@@ -1,4 +1,5 @@
-//! Request codes: what is asked. All of RocketMQ 5's, so that a log line can name a request that is not supported.
+//! Request codes: what is asked. All of RocketMQ 5's, so that a log line can name a request that is not supported, and
+//! Mezzo's own from 7,700,001 on, far behind RocketMQ's last (200,151).
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ macro_rules! request_codes {
         impl RequestCode {
             $(#[doc = $doc] pub const $name: Self = Self($code);)*
 
-            /// RocketMQ's name of the code; `UNKNOWN` for numbers it does not have.
+            /// The name of the code; `UNKNOWN` for numbers that neither RocketMQ nor Mezzo has.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self.0 {
@@ -177,6 +178,10 @@ request_codes! {
     POLLING_INFO = 200_055: "How many wait for messages.";
     POP_ROLLBACK = 200_056: "Roll back to an older kind of pop state.";
     BATCH_ACK_MESSAGE = 200_151: "Several popped messages are done.";
+    MEZZO_LIST_TRANSACTIONS = 7_700_001: "Mezzo: open transactions, page by page.";
+    MEZZO_SHOW_TRANSACTION = 7_700_002: "Mezzo: all that is known about one transaction.";
+    MEZZO_DECIDE_TRANSACTION = 7_700_003: "Mezzo: a person decides a transaction.";
+    MEZZO_RESUME_TRANSACTION = 7_700_004: "Mezzo: ask again about a transaction that was parked.";
 }
 
 impl From<RequestCode> for i32 {

@@ -5,7 +5,7 @@ use mezzo_protocol::remoting::{request_code::RequestCode as Code, response_code:
 
 use super::{
     client_manage, consume_stats, consumer_offset, consumer_send_back, end_transaction, group_admin,
-    name_server, pull_message, queue_lock, send_message, topic_admin,
+    name_server, pull_message, queue_lock, send_message, topic_admin, transaction_admin,
     turn::{Handled, Request, Role, Step, Turn},
     view_message,
 };
@@ -49,6 +49,11 @@ fn broker(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Code::DELETE_TOPIC_IN_BROKER => topic_admin::delete(turn, request),
         Code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_admin::update(turn, request),
         Code::DELETE_SUBSCRIPTIONGROUP => group_admin::delete(turn, request),
+        Code::MEZZO_LIST_TRANSACTIONS => transaction_admin::list(turn, request),
+        Code::MEZZO_SHOW_TRANSACTION => transaction_admin::show(turn, request),
+        Code::MEZZO_DECIDE_TRANSACTION => transaction_admin::decide(turn, request),
+        Code::MEZZO_RESUME_TRANSACTION => transaction_admin::resume(turn, request),
+        Code::RESUME_CHECK_HALF_MESSAGE => transaction_admin::resume_check(turn, request),
         _ => not_supported(turn, request),
     }
 }

@@ -11,7 +11,7 @@ use mezzo_storage::{Refusal, StorageError};
 use super::turn::ReplyTo;
 use crate::service::{
     append::AppendError, client_registry::JoinRefused, group::GroupError, offset::OffsetError,
-    redelivery::SendBackError, send::SendError, topic::TopicError,
+    redelivery::SendBackError, send::SendError, topic::TopicError, transaction_admin::AdminError,
 };
 
 /// The remark when a connection has as many requests open as it may.
@@ -125,6 +125,21 @@ pub(crate) fn storage_refusal(error: &StorageError) -> RemotingCommand {
 /// The store did not carry out one operation of the batch.
 pub(crate) fn operation_refusal(refused: Refusal) -> RemotingCommand {
     refusal(code_of_refusal(refused), refused.to_string())
+}
+
+/// An operator's request was not carried out.
+pub(crate) fn admin_refusal(error: &AdminError) -> RemotingCommand {
+    let code = match error {
+        AdminError::NotFound(_) => ResponseCode::QUERY_NOT_FOUND,
+        AdminError::Append(AppendError::Refused(source)) | AdminError::Storage(source) => {
+            code_of_storage(source)
+        }
+        AdminError::Append(AppendError::Fenced(_)) | AdminError::Stopping => {
+            ResponseCode::SERVICE_NOT_AVAILABLE
+        }
+        AdminError::Refused(refused) => code_of_refusal(*refused),
+    };
+    refusal(code, error.to_string())
 }
 
 /// A client could not join a group.

@@ -13,3 +13,4 @@ mod lenient;
 pub mod lock;
 pub mod relaxed_json;
 pub mod route;
+pub mod transaction;

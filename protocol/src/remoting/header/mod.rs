@@ -17,6 +17,7 @@ mod ext_fields;
 pub mod pull_message;
 pub mod send_message;
 pub mod topic;
+pub mod transaction_admin;
 mod view;
 pub mod view_message;
 mod wire_field;

@@ -1,0 +1,157 @@
+//! What a person does about transactions: looks at them, decides those that nobody answers for, has parked ones asked
+//! about again. Nothing is told that a crash could take back: every answer waits until what it was read from is durable.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mezzo_protocol::ids::PhysicalOffset;
+use mezzo_storage::{
+    Batch, EndTransaction, OpenDetails, OpenFilter, OpenState, Operation, OperationResult, Outcome, Refusal,
+    Source, StorageError, TransactionRecord,
+};
+
+use super::{Services, append::AppendError};
+
+/// Why nothing could be said or done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    /// The log did not take it, or stopped before it was durable.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The history of decisions cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The broker is being stopped.
+    #[error("the broker stops")]
+    Stopping,
+    /// The store refused for another reason than that the transaction is not there.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// Nothing was prepared at this position, or nobody remembers it.
+    #[error("no transaction {} is known here: it was never prepared, or is older than the history of decisions", .0.0)]
+    NotFound(PhysicalOffset),
+}
+
+/// What is to be decided, by whom and why.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// The transaction.
+    pub(crate) origin: PhysicalOffset,
+    /// How it is to end.
+    pub(crate) outcome: Outcome,
+    /// Why; stands in the log.
+    pub(crate) reason: Option<String>,
+    /// Also while it is still PREPARED.
+    pub(crate) force: bool,
+    /// Who asks, for the record.
+    pub(crate) decider: SocketAddr,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// Decided now.
+    Decided,
+    /// Decided so before.
+    Already,
+    /// Decided otherwise before; that stands.
+    Conflict,
+    /// Still PREPARED, and not forced: nothing was decided.
+    StillPrepared,
+}
+
+/// Open transactions behind `after` that `filter` wants, in order of origin, at most `max`.
+///
+/// # Errors
+/// [`AdminError`].
+pub(crate) async fn list(
+    services: &Arc<Services>,
+    filter: OpenFilter,
+    after: Option<PhysicalOffset>,
+    max: usize,
+) -> Result<Vec<OpenDetails>, AdminError> {
+    let (reading, now) = (Arc::clone(services), services.now());
+    // there may be millions of them to look at
+    let found =
+        tokio::task::spawn_blocking(move || reading.store.open_transactions_page(&filter, now, after, max));
+    let found = found.await.map_err(|_| AdminError::Stopping)?;
+    durable(services).await?;
+    Ok(found)
+}
+
+/// Everything that is known about a transaction.
+///
+/// # Errors
+/// [`AdminError::NotFound`], or the disk refuses.
+pub(crate) async fn show(
+    services: &Arc<Services>,
+    origin: PhysicalOffset,
+) -> Result<TransactionRecord, AdminError> {
+    let reading = Arc::clone(services);
+    let found = tokio::task::spawn_blocking(move || reading.store.transaction_record(origin));
+    let found = found.await.map_err(|_| AdminError::Stopping)??;
+    durable(services).await?;
+    found.ok_or(AdminError::NotFound(origin))
+}
+
+/// Decides a transaction on a person's word. The first decision stands, whoever took it.
+///
+/// # Errors
+/// [`AdminError`]; nothing was decided then, unless the log stopped before the decision was durable.
+pub(crate) async fn decide(services: &Arc<Services>, verdict: Verdict) -> Result<Judged, AdminError> {
+    let Verdict { origin, outcome, reason, force, decider } = verdict;
+    if !force && services.store.open_state(origin) == Some(OpenState::Prepared) {
+        return Ok(Judged::StillPrepared);
+    }
+    tracing::info!(origin = origin.0, ?outcome, ?reason, by = %decider, "an operator decides a transaction");
+    let end = EndTransaction {
+        origin,
+        table_offset: None,
+        keys: None,
+        producer_group: None,
+        outcome,
+        source: Source::Operator,
+        decider: Some(decider),
+        reason,
+    };
+    match append(services, Operation::End(end)).await? {
+        Some(OperationResult::Decided(_)) => Ok(Judged::Decided),
+        Some(OperationResult::AlreadyDecided(_)) => Ok(Judged::Already),
+        Some(OperationResult::Conflict(_)) => Ok(Judged::Conflict),
+        Some(OperationResult::Refused(refusal)) if !is_unknown(refusal) => Err(AdminError::Refused(refusal)),
+        _ => Err(AdminError::NotFound(origin)),
+    }
+}
+
+/// Has a parked transaction asked about again, from zero and at once. False if it is not parked: it is asked about, or
+/// decided.
+///
+/// # Errors
+/// [`AdminError`].
+pub(crate) async fn resume(services: &Arc<Services>, origin: PhysicalOffset) -> Result<bool, AdminError> {
+    match append(services, Operation::Resume { origin }).await? {
+        Some(OperationResult::Refused(refusal)) if is_unknown(refusal) => Ok(false),
+        Some(OperationResult::Refused(refusal)) => Err(AdminError::Refused(refusal)),
+        _ => {
+            tracing::info!(origin = origin.0, "an operator has a parked transaction asked about again");
+            services.transactions.expect(services.now(), Some(0));
+            Ok(true)
+        }
+    }
+}
+
+const fn is_unknown(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::Unknown | Refusal::Expired)
+}
+
+/// Appends one operation and waits until it is durable.
+async fn append(services: &Services, operation: Operation) -> Result<Option<OperationResult>, AdminError> {
+    let mut batch = Batch::default();
+    batch.push(operation);
+    services.appender.append(services.now(), &mut batch).await?;
+    Ok(batch.results().first().cloned())
+}
+
+/// Returns when everything that could be read until now is durable.
+async fn durable(services: &Services) -> Result<(), AdminError> {
+    Ok(services.appender.waiter().wait_for(services.store.appended()).await?)
+}

@@ -1,0 +1,231 @@
+//! What Mezzo tells operators about transactions (requests 7,700,001 to 7,700,003). Strict JSON; names are stable, and
+//! what is not known is left out.
+
+use serde::{Deserialize, Serialize};
+
+use super::relaxed_json;
+use crate::error::DecodeError;
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)*
+        }
+
+        impl $name {
+            /// The name on the wire.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+
+            /// The value with this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($text => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+named! {
+    /// State of a transaction.
+    TransactionState {
+        /// Stored, invisible, asked about on a timer.
+        Prepared = "PREPARED",
+        /// Parked: asked no more on a timer, waits for a decision.
+        InDoubt = "IN_DOUBT",
+        /// Visible for good.
+        Committed = "COMMITTED",
+        /// Dead for good.
+        RolledBack = "ROLLED_BACK",
+    }
+}
+
+named! {
+    /// How a transaction ends.
+    TransactionOutcome {
+        /// The message becomes visible.
+        Committed = "COMMITTED",
+        /// The message never becomes visible.
+        RolledBack = "ROLLED_BACK",
+    }
+}
+
+named! {
+    /// On whose word a transaction was decided.
+    DecisionSource {
+        /// The producer's own.
+        Producer = "PRODUCER",
+        /// A producer's answer to a check-back.
+        CheckBack = "CHECK_BACK",
+        /// A person's.
+        Operator = "OPERATOR",
+        /// That of the policy of the group.
+        Policy = "POLICY",
+        /// A newer incarnation of the producer fenced it off.
+        Fenced = "FENCED",
+    }
+}
+
+named! {
+    /// What became of a person's decision; the ext field `mezzoResult` of the answer.
+    DecideResult {
+        /// Decided now.
+        Decided = "DECIDED",
+        /// Decided so before.
+        Already = "ALREADY",
+        /// Decided otherwise before; that stands.
+        Conflict = "CONFLICT",
+        /// Still PREPARED, and `force` was not given: nothing was decided.
+        StillPrepared = "STILL_PREPARED",
+    }
+}
+
+/// A recorded decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionInfo {
+    /// How it ended.
+    pub outcome: TransactionOutcome,
+    /// On whose word.
+    pub source: DecisionSource,
+    /// When, in milliseconds since 1970.
+    pub decided_at_ms: u64,
+    /// Where the message became visible; absent after a rollback, and while its delay runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_offset: Option<u64>,
+}
+
+/// One transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransactionInfo {
+    /// Position of the half message in the log: its identity on its broker.
+    pub origin: u64,
+    /// Its state.
+    pub state: TransactionState,
+    /// Who may decide it by END.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The topic that the message is meant for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// The queue of that topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
+    /// The message's unique key; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_key: Option<String>,
+    /// The keys that the application gave the message, separated by blanks; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<String>,
+    /// The message's tag; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Bytes of the message's body; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u64>,
+    /// When it was prepared, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_at_ms: Option<u64>,
+    /// Asks counted so far; known while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<u32>,
+    /// When the latest ask was counted, in milliseconds since 1970; known while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at_ms: Option<u64>,
+    /// How it ended, once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionInfo>,
+}
+
+impl TransactionInfo {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// If it is above its bound or not such JSON.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        relaxed_json::parse("transaction", body)
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        relaxed_json::write(self)
+    }
+}
+
+/// Some open transactions, in order of origin.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TransactionPage {
+    /// The transactions.
+    pub transactions: Vec<TransactionInfo>,
+    /// There may be more behind this origin; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+impl TransactionPage {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// If it is above its bound or not such JSON.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        relaxed_json::parse("list of transactions", body)
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        relaxed_json::write(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_left_out_and_names_are_stable() {
+        let page = TransactionPage {
+            transactions: vec![TransactionInfo {
+                origin: 7,
+                state: TransactionState::RolledBack,
+                group: Some("g".to_owned()),
+                topic: None,
+                queue: None,
+                unique_key: None,
+                keys: None,
+                tag: None,
+                body_bytes: None,
+                prepared_at_ms: Some(5),
+                asks: None,
+                asked_at_ms: None,
+                decision: Some(DecisionInfo {
+                    outcome: TransactionOutcome::RolledBack,
+                    source: DecisionSource::CheckBack,
+                    decided_at_ms: 9,
+                    queue_offset: None,
+                }),
+            }],
+            next: Some(7),
+        };
+        assert_eq!(
+            String::from_utf8(page.encode()).unwrap(),
+            concat!(
+                r#"{"transactions":[{"origin":7,"state":"ROLLED_BACK","group":"g","preparedAtMs":5,"#,
+                r#""decision":{"outcome":"ROLLED_BACK","source":"CHECK_BACK","decidedAtMs":9}}],"next":7}"#
+            )
+        );
+        assert_eq!(TransactionPage::decode(&page.encode()).unwrap(), page);
+        assert!(TransactionInfo::decode(b"{}").is_err());
+    }
+}
