@@ -7,7 +7,7 @@ use mezzo_protocol::{
     ids::TopicName,
     remoting::header::topic::{CreateTopicHeader, DeleteTopicHeader},
 };
-use mezzo_storage::{MessageType, Operation, OperationResult, PERM_READ, PERM_WRITE, TopicConfig};
+use mezzo_storage::{MessageType, Operation, OperationResult, PERM_READ, PERM_WRITE, Refusal, TopicConfig};
 
 use super::{
     response,
@@ -64,12 +64,14 @@ pub(crate) fn delete(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     }
 }
 
-/// Logs a change and answers when it is durable.
+/// Logs a change and answers when it is durable. Deleting what is not there is success, as with Apache: the caller has
+/// what it wanted.
 pub(super) fn append(turn: &mut Turn<'_>, request: &Request<'_>, operation: Operation) -> Step {
     let at = turn.operation(operation);
     turn.reply_after_append(request, at..at + 1, |results| match results.first() {
+        None | Some(OperationResult::Refused(Refusal::NotFound)) => response::ok(),
         Some(OperationResult::Refused(refused)) => response::operation_refusal(*refused),
-        _ => response::ok(),
+        Some(_) => response::ok(),
     });
     Step::Done
 }
