@@ -29,6 +29,23 @@ struct ProducerMember {
     check_backs: Option<mpsc::Sender<CheckBackRequest>>,
 }
 
+impl ProducerMember {
+    /// Whether plain producers are beside the one of transactions. They stay in the group when it leaves, and the broker
+    /// goes on asking them.
+    const fn is_mixed(&self) -> bool {
+        self.count > 1 && self.check_backs.is_some()
+    }
+}
+
+/// Says once, where it can still be changed, what goes wrong much later.
+fn warn_of_mixed_group(group: &GroupName) {
+    tracing::warn!(
+        %group,
+        "a plain producer shares its group with a transaction producer: once the latter is gone, brokers ask the former, \
+         which cannot answer check-backs; give plain producers a group of their own"
+    );
+}
+
 #[derive(Debug, Default)]
 struct State {
     producers: HashMap<GroupName, ProducerMember>,
@@ -61,9 +78,17 @@ pub(crate) struct Membership {
 }
 
 impl Members {
-    /// Joins as a producer. Any number of producers may share a group.
+    /// Joins as a producer. Any number of producers may share a group, but not one of transactions: brokers ask whoever
+    /// is in the group.
     pub(crate) fn join_producer(self: &Arc<Self>, group: &GroupName) -> Membership {
-        self.lock().producers.entry(group.clone()).or_default().count += 1;
+        let mut state = self.lock();
+        let member = state.producers.entry(group.clone()).or_default();
+        member.count += 1;
+        let mixed = member.is_mixed();
+        drop(state);
+        if mixed {
+            warn_of_mixed_group(group);
+        }
         self.membership(group, Role::Producer)
     }
 
@@ -80,7 +105,11 @@ impl Members {
         }
         member.count += 1;
         member.check_backs = Some(check_backs);
+        let mixed = member.is_mixed();
         drop(state);
+        if mixed {
+            warn_of_mixed_group(group);
+        }
         Ok(self.membership(group, Role::TransactionProducer))
     }
 
@@ -224,7 +253,9 @@ mod tests {
         let members = Arc::new(Members::default());
         let (sender, _receiver) = mpsc::channel(1);
         let _plain = members.join_producer(&group());
+        assert!(!members.lock().producers[&group()].is_mixed());
         let first = members.join_transaction_producer(&group(), sender.clone()).unwrap();
+        assert!(members.lock().producers[&group()].is_mixed(), "this is warned about");
         assert!(matches!(
             members.join_transaction_producer(&group(), sender.clone()),
             Err(Error::DuplicateGroup { .. })

@@ -72,12 +72,28 @@ pub(super) fn erase(handler: impl CheckBack) -> Handler {
     })
 }
 
-/// Answers check-backs until the producer leaves its group.
+/// Answers check-backs until the producer leaves its group. What is known here is answered at once: it does not wait
+/// behind handlers that take their time.
 pub(super) async fn run(
     inner: Arc<Inner>,
     handler: Handler,
     mut questions: mpsc::Receiver<CheckBackRequest>,
 ) {
+    let (unknown, waiting) = mpsc::channel(inner.config.check_backs_waiting_max.max(1));
+    tokio::spawn(answer_all(Arc::clone(&inner), Arc::clone(&handler), waiting));
+    let (known, told) = mpsc::channel(inner.config.check_backs_waiting_max.max(1));
+    tokio::spawn(answer_all(Arc::clone(&inner), handler, told));
+    while let Some(question) = questions.recv().await {
+        let is_known = !matches!(inner.open().knowledge(&question.unique_key), Knowledge::Nothing);
+        let queue = if is_known { &known } else { &unknown };
+        if let Err(error) = queue.try_send(question) {
+            tracing::warn!(%error, "too many check-backs wait; dropped one, and the broker will ask again");
+        }
+    }
+}
+
+/// Answers as many `questions` at a time as the settings allow.
+async fn answer_all(inner: Arc<Inner>, handler: Handler, mut questions: mpsc::Receiver<CheckBackRequest>) {
     let places = Arc::new(Semaphore::new(inner.config.check_back_concurrency.max(1)));
     while let Some(question) = questions.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

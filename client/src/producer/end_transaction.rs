@@ -7,14 +7,15 @@
 //! - Nothing was sent (no connection, no room): try again until the time is over; the decision is safe to repeat.
 //! - No answer (time over, connection lost): **unknown**. The request is repeated only to a broker that has shown that it
 //!   records decisions once ([`OUTCOME_FIELD`] in an answer): Apache's broker delivers twice if it is told twice.
-//! - A refusal: if it names the recorded decision, that one stands, and if it is the opposite, it is a conflict. Else
+//! - SYSTEM_BUSY without a recorded decision: the broker did nothing, so the decision is said again until the time is over.
+//! - Any other refusal: if it names the recorded decision, that one stands, and if it is the opposite, it is a conflict. Else
 //!   unknown: the remark says why.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use mezzo_protocol::remoting::header::end_transaction::{EndTransactionHeader, Resolution};
-use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
+use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::time::Instant;
 
 use super::outcome::LocalOutcome;
@@ -123,22 +124,32 @@ pub(super) async fn end(
     loop {
         let address = shared.master_of(broker).unwrap_or_else(|| Arc::clone(address));
         let error = match shared.request(&address, Patience::Wait, command.clone(), deadline).await {
-            Ok(reply) => {
-                return read_answer(&reply, decision, || repeatable.learn(&address));
-            }
+            Ok(reply) => match read_answer(&reply, decision, || repeatable.learn(&address)) {
+                EndAnswer::Refused(error) if error.refusal() == Some(ResponseCode::SYSTEM_BUSY) => error,
+                answer => return answer,
+            },
             Err(error) => error,
         };
         let safe = !error.may_have_acted() || repeatable.holds(&address);
         if deadline.is_over() || !safe || !error.is_retriable() {
-            return EndAnswer::NotConfirmed(error);
+            return given_up(error);
         }
         tracing::debug!(%address, %error, "repeating a decision");
         // Some failures (a full table of requests) come at once: without a pause this would keep a thread from doing
         // anything else, such as reading the answers that make room.
         let backoff = backoff.get_or_insert_with(|| Backoff::new(REPEAT_BACKOFF, random_seed()));
         let next = Instant::now() + Duration::from_millis(backoff.next_delay_ms());
+        if next >= deadline.at() && error.refusal().is_some() {
+            // The refusal is certain; an attempt at the last instant would only blur it.
+            return given_up(error);
+        }
         tokio::time::sleep_until(next.min(deadline.at())).await;
     }
+}
+
+/// What the last failure means when a decision is not said again.
+const fn given_up(error: RequestError) -> EndAnswer {
+    if error.refusal().is_some() { EndAnswer::Refused(error) } else { EndAnswer::NotConfirmed(error) }
 }
 
 /// Says `decision` on the connection that asked for it, once.
@@ -183,7 +194,7 @@ fn read_answer(reply: &Reply, decision: Decision, learn: impl FnOnce()) -> EndAn
 mod tests {
     use super::*;
     use bytes::BytesMut;
-    use mezzo_protocol::remoting::{HeaderEncoding, ResponseCode, frame};
+    use mezzo_protocol::remoting::{HeaderEncoding, frame};
 
     fn answer(code: ResponseCode, recorded: Option<&str>, decision: Decision) -> (EndAnswer, bool) {
         let ext = recorded.map(|word| (OUTCOME_FIELD.into(), word.to_owned())).into_iter().collect();

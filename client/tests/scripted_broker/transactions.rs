@@ -243,6 +243,40 @@ async fn a_refusal_that_names_no_decision_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
+async fn a_busy_broker_is_told_the_decision_again_until_the_time_is_over() {
+    let broker = broker().await;
+    let busy = || Action::Code(ResponseCode::SYSTEM_BUSY);
+    broker.script(END, [busy(), busy()]);
+    let client = broker.client().await;
+    let producer = Records::saying(LocalOutcome::Unknown).start(&client).await;
+    assert!(decide(&producer, LocalOutcome::Commit).await.unwrap().is_committed());
+    assert_eq!(broker.all(END).len(), 3);
+    broker.always(END, Some(busy()));
+    let outcome = decide(&producer, LocalOutcome::Rollback).await.unwrap();
+    assert!(matches!(outcome, Outcome::Unknown(..)), "{outcome}");
+    assert!(broker.all(END).len() > 3);
+}
+
+#[tokio::test]
+async fn a_known_decision_does_not_wait_behind_a_slow_handler() {
+    let broker = broker().await;
+    broker.script(END, [Action::Silence]);
+    let client = broker.client().await;
+    let config =
+        TransactionConfig { end_timeout_ms: 100, check_back_concurrency: 1, ..TransactionConfig::default() };
+    let hangs = |_: ReceivedMessage| std::future::pending();
+    let producer = client.transaction_producer("pay").config(config).check_back(hangs).start().await.unwrap();
+    let outcome = decide(&producer, LocalOutcome::Commit).await.unwrap();
+    let Outcome::Unknown(ids, _) = outcome else { panic!("{outcome}") };
+    for dead in ["of-a-dead-process", "of-another", "of-a-third"] {
+        broker.push(&check_back("pay", dead));
+    }
+    broker.push(&check_back("pay", &ids.unique_key));
+    let end = broker.wait_nth(END, 2).await;
+    assert_eq!((end.field("msgId"), fields(&end)), (&*ids.unique_key, (COMMIT, "true", false)));
+}
+
+#[tokio::test]
 async fn a_producer_that_has_sent_nothing_answers_for_transactions_of_a_dead_process() {
     let broker = broker().await;
     let client = broker.client().await;
