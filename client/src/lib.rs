@@ -59,7 +59,7 @@ mod unique_key;
 
 pub use client::{Client, ClientBuilder};
 pub use clock::SystemClock;
-pub use consumer::{Handler, PushConsumer, PushConsumerBuilder, Verdict};
+pub use consumer::{Handler, Lag, PushConsumer, PushConsumerBuilder, QueueLag, SeekTo, Verdict};
 pub use error::{Error, RequestError, SendError};
 pub use message::{Message, MessageBuilder, MessageError, ReceivedMessage};
 pub use mezzo_protocol::assignment;

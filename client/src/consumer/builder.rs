@@ -1,6 +1,7 @@
 //! Putting a consumer together.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mezzo_protocol::assignment::{AssignmentStrategy, Averagely};
@@ -8,6 +9,7 @@ use mezzo_protocol::remoting::body::heartbeat::{ConsumeFrom, ConsumeType, Consum
 use tokio::sync::Notify;
 
 use super::member::GroupMember;
+use super::offset_file::OffsetFile;
 use super::push::PushConsumer;
 use super::subscription::subscriptions;
 use super::verdict::Handler;
@@ -28,6 +30,7 @@ pub struct PushConsumerBuilder<H = NoHandler> {
     strategy: Box<dyn AssignmentStrategy>,
     config: ConsumerConfig,
     ordered: bool,
+    broadcast: Option<PathBuf>,
     handler: H,
 }
 
@@ -40,6 +43,7 @@ impl PushConsumerBuilder {
             strategy: Box::new(Averagely),
             config: ConsumerConfig::default(),
             ordered: false,
+            broadcast: None,
             handler: NoHandler,
         }
     }
@@ -89,8 +93,8 @@ impl<H> PushConsumerBuilder<H> {
     }
 
     fn with<G: Handler>(self, handler: G, ordered: bool) -> PushConsumerBuilder<G> {
-        let Self { client, group, wishes, strategy, config, ordered: _, handler: _ } = self;
-        PushConsumerBuilder { client, group, wishes, strategy, config, ordered, handler }
+        let Self { client, group, wishes, strategy, config, broadcast, ordered: _, handler: _ } = self;
+        PushConsumerBuilder { client, group, wishes, strategy, config, ordered, broadcast, handler }
     }
 
     /// Where the group begins on queues that are new to it. Default: with the oldest message.
@@ -112,6 +116,39 @@ impl<H> PushConsumerBuilder<H> {
         self
     }
 
+    /// Every member gets every message, and keeps in a file how far it has come: brokers know nothing of it. The file is
+    /// replaced as a whole at each commit, so that a crash leaves the old or the new one; its folder is made if it is
+    /// not there. Each member needs a file of its own, the same after each restart; without a file there, the member
+    /// begins as a new one does.
+    ///
+    /// There is nowhere to give a message back to: [`Retry`](crate::Verdict::Retry) and
+    /// [`RetryAfter`](crate::Verdict::RetryAfter) give it to the handler here again (after `local_retry_ms`, or the time
+    /// said), at most `retries_max` times; then, and with [`DeadLetter`](crate::Verdict::DeadLetter), it is logged and
+    /// passed over.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
+    /// use mezzo_client::{ReceivedMessage, Verdict};
+    ///
+    /// let consumer = client
+    ///     .push_consumer("price-caches")
+    ///     .subscribe("prices", "*")
+    ///     .broadcast("/var/lib/shop/prices.offsets")
+    ///     .handler(|price: ReceivedMessage| async move {
+    ///         println!("{:?}", price.body());
+    ///         Verdict::Done
+    ///     })
+    ///     .start()
+    ///     .await?;
+    /// # consumer.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn broadcast(mut self, offset_file: impl Into<PathBuf>) -> Self {
+        self.broadcast = Some(offset_file.into());
+        self
+    }
+
     /// All settings at once.
     pub fn config(mut self, config: ConsumerConfig) -> Self {
         self.config = config;
@@ -123,17 +160,23 @@ impl<H: Handler> PushConsumerBuilder<H> {
     /// Joins the group and begins to consume. A topic that does not exist yet is looked for until it does.
     ///
     /// # Errors
-    /// If a name or an expression is not allowed, there is no subscription, or this client already has a consumer in
+    /// If a name or an expression is not allowed, there is no subscription, the offset file cannot be read, or this client already has a consumer in
     /// the group.
     pub async fn start(self) -> Result<PushConsumer, Error> {
         let group = group_name(&self.group)?;
         let shared = Arc::clone(self.client.shared());
-        let subscriptions = subscriptions(&group, &self.wishes, shared.now())?;
+        let subscriptions = subscriptions(&group, self.broadcast.is_none(), &self.wishes, shared.now())?;
+        let message_model =
+            if self.broadcast.is_some() { MessageModel::Broadcasting } else { MessageModel::Clustering };
+        let offset_file = match self.broadcast {
+            Some(path) => Some(OffsetFile::open(path).await?),
+            None => None,
+        };
         let changed = Arc::new(Notify::new());
         let data = ConsumerData {
             group_name: group.to_string(),
             consume_type: ConsumeType::Push,
-            message_model: MessageModel::Clustering,
+            message_model,
             consume_from_where: match self.config.start {
                 StartPosition::First => ConsumeFrom::FirstOffset,
                 StartPosition::Last => ConsumeFrom::LastOffset,
@@ -158,6 +201,7 @@ impl<H: Handler> PushConsumerBuilder<H> {
             self.strategy,
             subscriptions,
             self.ordered,
+            offset_file,
             changed,
         );
         Ok(PushConsumer::start(Arc::new(member), membership, self.handler))

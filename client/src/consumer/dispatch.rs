@@ -159,6 +159,9 @@ async fn settle(member: &Arc<GroupMember>, job: Job, judgement: Judgement) {
             return retry_here(Arc::clone(member), job, suspend_ms);
         }
     }
+    if member.offset_file.is_some() {
+        return settle_broadcast(member, job, judgement);
+    }
     let Some(delay_level) = verdict.delay_level() else { return member.done(job) };
     let reference = match job.reference() {
         Ok(reference) => reference,
@@ -180,6 +183,25 @@ async fn settle(member: &Arc<GroupMember>, job: Job, judgement: Judgement) {
             retry_here(Arc::clone(member), job, wait_ms);
         }
     }
+}
+
+/// The same where no broker takes the message back: it is repeated here so often, and then passed over.
+fn settle_broadcast(member: &Arc<GroupMember>, job: Job, judgement: Judgement) {
+    let wait_ms = match judgement {
+        Judgement::Said(Verdict::Retry) => Some(member.config.local_retry_ms),
+        Judgement::Said(Verdict::RetryAfter(wait)) => {
+            Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+        }
+        Judgement::Said(Verdict::Done | Verdict::DeadLetter) | Judgement::Unreadable => None,
+    };
+    if let Some(wait_ms) = wait_ms.filter(|_| job.taken.repeats < member.config.retries_max) {
+        return retry_here(Arc::clone(member), job, wait_ms);
+    }
+    tracing::error!(
+        queue = %job.held.queue, offset = %job.taken.offset, attempts = job.taken.repeats + 1,
+        "a broadcast message is passed over"
+    );
+    member.done(job);
 }
 
 /// Puts the job back after a while, unless its queue is taken away meanwhile.

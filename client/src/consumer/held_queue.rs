@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mezzo_protocol::ids::{MessageQueue, QueueOffset};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Lock};
@@ -19,6 +20,8 @@ struct State {
     /// What the broker is known to have.
     committed: Option<QueueOffset>,
     backlog: Backlog,
+    /// The lowest unfinished offset when it was last looked at, and since when it is that.
+    lowest: Option<(QueueOffset, Instant)>,
 }
 
 /// A queue between the rebalance that assigned it and the one that takes it away.
@@ -61,7 +64,7 @@ impl HeldQueue {
         Self {
             queue,
             limits,
-            state: Mutex::new(State { process: None, committed: None, backlog }),
+            state: Mutex::new(State { process: None, committed: None, backlog, lowest: None }),
             room: Notify::const_new(),
             moved: Notify::const_new(),
             idle: Notify::const_new(),
@@ -109,6 +112,35 @@ impl HeldQueue {
         state.backlog.clear();
         drop(state);
         self.room.notify_one();
+    }
+
+    /// The same, if the queue has not been moved since `epoch`.
+    pub(super) fn reset_in(&self, epoch: u64, next: QueueOffset) {
+        if self.epoch() == epoch {
+            self.reset(next);
+        }
+    }
+
+    /// Keeps the queue's messages from handlers and stops its pulls, or lets them go on. Returns what is due then.
+    pub(super) fn pause(&self, paused: bool) -> Vec<Taken> {
+        let due = self.lock().backlog.pause(paused);
+        self.room.notify_one();
+        due
+    }
+
+    /// The lowest unfinished offset, once it is known where the queue begins.
+    pub(super) fn position(&self) -> Option<QueueOffset> {
+        self.lock().process.as_ref().map(ProcessQueue::commit_offset)
+    }
+
+    /// The message that has kept the offset from moving since it was last asked for here, and since when.
+    pub(super) fn stalled(&self, now: Instant) -> Option<(QueueOffset, Instant)> {
+        let mut state = self.lock();
+        let waits = state.process.as_ref().filter(|process| process.unfinished() > 0);
+        let lowest = waits.filter(|_| !state.backlog.is_paused()).map(ProcessQueue::commit_offset);
+        let before = state.lowest.filter(|(offset, _)| Some(*offset) == lowest);
+        state.lowest = before.or_else(|| lowest.map(|offset| (offset, now)));
+        before
     }
 
     /// The application wants the queue to continue elsewhere.
@@ -295,6 +327,22 @@ mod tests {
         held.seek(QueueOffset(7));
         assert_eq!(held.take_in(0, QueueOffset(2), taken(&[0, 1])).1, 0);
         assert_eq!((held.unfinished(), held.uncommitted()), (0, Some(QueueOffset(7))));
+    }
+
+    #[test]
+    fn a_message_that_stops_its_queue_is_told_until_it_is_finished() {
+        let held = held(10);
+        held.begin(QueueOffset(0), true);
+        let now = Instant::now();
+        assert_eq!(held.stalled(now), None);
+        pull(&held, 0..2);
+        assert_eq!(held.stalled(now), None);
+        let later = now + std::time::Duration::from_secs(60);
+        assert_eq!(held.stalled(later), Some((QueueOffset(0), now)));
+        held.finish(&[QueueOffset(0)], 0);
+        assert_eq!(held.stalled(later), None);
+        held.pause(true);
+        assert_eq!(held.stalled(later), None, "nobody waits for a paused queue");
     }
 
     #[tokio::test]

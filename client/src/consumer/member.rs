@@ -12,6 +12,8 @@ use super::backlog::{Backlog, Lock};
 use super::held_queue::HeldQueue;
 use super::job::{Job, Taken};
 use super::jobs::Jobs;
+use super::offset_file::OffsetFile;
+use super::pause::Paused;
 use super::subscription::Subscriptions;
 use crate::client::{Client, Shared};
 use crate::config::ConsumerConfig;
@@ -25,6 +27,9 @@ pub(super) struct GroupMember {
     pub(super) subscriptions: Subscriptions,
     /// Whether the messages of one queue are handled one at a time.
     pub(super) ordered: bool,
+    /// Where a broadcast consumer keeps its offsets; all others keep them at the brokers.
+    pub(super) offset_file: Option<OffsetFile>,
+    pub(super) paused: Mutex<Paused>,
     pub(super) jobs: Jobs,
     /// Notified when a broker says that the group has changed.
     pub(super) changed: Arc<Notify>,
@@ -43,12 +48,31 @@ impl GroupMember {
         strategy: Box<dyn AssignmentStrategy>,
         subscriptions: Subscriptions,
         ordered: bool,
+        offset_file: Option<OffsetFile>,
         changed: Arc<Notify>,
     ) -> Self {
         // A client that is shut down first takes its consumers with it.
         let stop = client.shared().stopped.child_token();
-        let (jobs, held, leaving) = (Jobs::default(), Mutex::default(), Mutex::default());
-        Self { client, group, config, strategy, subscriptions, ordered, jobs, changed, stop, held, leaving }
+        Self {
+            client,
+            group,
+            config,
+            strategy,
+            subscriptions,
+            ordered,
+            offset_file,
+            paused: Mutex::default(),
+            jobs: Jobs::default(),
+            changed,
+            stop,
+            held: Mutex::default(),
+            leaving: Mutex::default(),
+        }
+    }
+
+    /// Whether queues have to be locked at the broker: not where every member handles all of them.
+    pub(super) const fn locks(&self) -> bool {
+        self.ordered && self.offset_file.is_none()
     }
 
     pub(super) const fn shared(&self) -> &Arc<Shared> {
@@ -68,12 +92,20 @@ impl GroupMember {
 
     /// Begins to hold a queue.
     pub(super) fn hold(&self, queue: MessageQueue) -> Arc<HeldQueue> {
-        let lock = if self.ordered { Lock::Missing } else { Lock::NotNeeded };
-        let backlog = Backlog::new(self.ordered, lock, false);
+        let lock = if self.locks() { Lock::Missing } else { Lock::NotNeeded };
+        // Held while the queue joins the others, so that a pause finds it or is found by it.
+        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let backlog = Backlog::new(self.ordered, lock, paused.is_paused(&queue));
         let held = HeldQueue::new(queue.clone(), self.config.prefetch, backlog, self.stop.child_token());
         let held = Arc::new(held);
         self.lock().insert(queue, Arc::clone(&held));
+        drop(paused);
         held
+    }
+
+    /// One queue that is held now.
+    pub(super) fn held(&self, queue: &MessageQueue) -> Option<Arc<HeldQueue>> {
+        self.lock().get(queue).cloned()
     }
 
     /// Ceases to hold a queue: its pulls end, and verdicts on its messages no longer count.

@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 
 use super::held_queue::HeldQueue;
 use super::member::GroupMember;
+use super::offset_file::OffsetFile;
+use super::seek::SeekTo;
 use crate::config::StartPosition;
 use crate::error::RequestError;
 use crate::net::{Patience, Reply};
@@ -29,28 +31,49 @@ impl GroupMember {
     /// Where this group begins on `queue`: at its committed offset, else as configured. Retry topics always begin at
     /// their first message: what was sent back must come again.
     pub(super) async fn start_of(&self, queue: &MessageQueue) -> Result<Start, RequestError> {
-        if let Some(offset) = self.committed_offset(queue).await? {
+        let committed = match &self.offset_file {
+            Some(file) => file.find(queue),
+            None => self.committed_offset(queue).await?,
+        };
+        if let Some(offset) = committed {
             return Ok(Start { offset, committed: true });
         }
-        let position = if is_retry(&queue.topic) { StartPosition::First } else { self.config.start };
-        let offset = match position {
-            StartPosition::First => self.queue_end(queue, RequestCode::GET_MIN_OFFSET).await?,
-            StartPosition::Last => self.queue_end(queue, RequestCode::GET_MAX_OFFSET).await?,
-            StartPosition::At(timestamp) => {
+        let to = match self.config.start {
+            _ if is_retry(&queue.topic) => SeekTo::Begin,
+            StartPosition::First => SeekTo::Begin,
+            StartPosition::Last => SeekTo::End,
+            StartPosition::At(timestamp) => SeekTo::Time(timestamp),
+        };
+        Ok(Start { offset: self.offset_at(queue, to).await?, committed: false })
+    }
+
+    /// Where a place in a queue is.
+    pub(super) async fn offset_at(
+        &self,
+        queue: &MessageQueue,
+        to: SeekTo,
+    ) -> Result<QueueOffset, RequestError> {
+        match to {
+            SeekTo::Offset(offset) => Ok(offset),
+            SeekTo::Begin => self.queue_end(queue, RequestCode::GET_MIN_OFFSET).await,
+            SeekTo::End => self.queue_end(queue, RequestCode::GET_MAX_OFFSET).await,
+            SeekTo::Time(timestamp) => {
                 let header = SearchOffsetHeader {
                     topic: queue.topic.as_str().into(),
                     queue_id: queue.queue_id,
                     timestamp,
                     boundary: Boundary::Lower,
                 };
-                self.ask_offset(queue, RequestCode::SEARCH_OFFSET_BY_TIMESTAMP, header.encode()).await?
+                self.ask_offset(queue, RequestCode::SEARCH_OFFSET_BY_TIMESTAMP, header.encode()).await
             }
-        };
-        Ok(Start { offset, committed: false })
+        }
     }
 
     /// Tells brokers all offsets that they do not have yet. Returns whether they took all of them.
     pub(super) async fn commit_all(self: &Arc<Self>) -> bool {
+        if let Some(file) = &self.offset_file {
+            return self.save(file, &self.all_held()).await;
+        }
         let mut commits = JoinSet::new();
         for held in self.all_held().into_iter().chain(self.all_leaving()) {
             let member = Arc::clone(self);
@@ -64,7 +87,10 @@ impl GroupMember {
     }
 
     /// Tells the broker of one queue its offset, if it does not have it yet.
-    pub(super) async fn commit(&self, held: &HeldQueue) -> bool {
+    pub(super) async fn commit(&self, held: &Arc<HeldQueue>) -> bool {
+        if let Some(file) = &self.offset_file {
+            return self.save(file, std::slice::from_ref(held)).await;
+        }
         let Some(offset) = held.uncommitted() else { return true };
         let header = UpdateConsumerOffsetHeader {
             consumer_group: self.group.as_str().into(),
@@ -80,6 +106,26 @@ impl GroupMember {
             }
             Err(error) => {
                 tracing::warn!(queue = %held.queue, %offset, %error, "the offset could not be committed");
+                false
+            }
+        }
+    }
+
+    /// Writes the offsets of these queues to the file of a broadcast consumer, if it does not have them yet.
+    async fn save(&self, file: &OffsetFile, queues: &[Arc<HeldQueue>]) -> bool {
+        let due: Vec<_> =
+            queues.iter().filter_map(|held| Some((Arc::clone(held), held.uncommitted()?))).collect();
+        if due.is_empty() {
+            return true;
+        }
+        let offsets = due.iter().map(|(held, offset)| (held.queue.clone(), *offset));
+        match file.save(offsets).await {
+            Ok(()) => {
+                due.iter().for_each(|(held, offset)| held.committed(*offset));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(group = %self.group, %error, "the offsets could not be saved");
                 false
             }
         }
@@ -101,7 +147,11 @@ impl GroupMember {
         }
     }
 
-    async fn queue_end(&self, queue: &MessageQueue, code: RequestCode) -> Result<QueueOffset, RequestError> {
+    pub(super) async fn queue_end(
+        &self,
+        queue: &MessageQueue,
+        code: RequestCode,
+    ) -> Result<QueueOffset, RequestError> {
         let header =
             QueueHeader { topic: queue.topic.as_str().into(), queue_id: queue.queue_id, committed: None };
         self.ask_offset(queue, code, header.encode()).await

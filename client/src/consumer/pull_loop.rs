@@ -42,7 +42,7 @@ pub(super) async fn run(member: Arc<GroupMember>, held: Arc<HeldQueue>) {
 
 async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
     let Some(subscription) = member.subscriptions.get(&held.queue.topic) else { return };
-    if member.ordered {
+    if member.locks() {
         member.acquire(held).await;
     }
     let mut backoff = Backoff::new(member.config.pull_backoff, random_seed());
@@ -158,10 +158,8 @@ fn take_in(
     held.suggest(answer.suggest_broker_id);
     let next = QueueOffset::from_wire(answer.next_begin_offset).unwrap_or(from);
     if moved {
-        if held.epoch() == epoch {
-            tracing::warn!(queue = %held.queue, %from, %next, "the queue continues elsewhere");
-            held.reset(next);
-        }
+        tracing::warn!(queue = %held.queue, %from, %next, "the queue continues elsewhere");
+        held.reset_in(epoch, next);
         return Ok(if next == from { Pulled::Nothing } else { Pulled::Progress });
     }
     let mut messages = Vec::new();

@@ -8,10 +8,13 @@ use mezzo_protocol::ids::{GroupName, MessageQueue};
 use tokio::task::JoinSet;
 use tokio_util::sync::DropGuard;
 
+use super::lag::Lag;
 use super::member::GroupMember;
+use super::seek::SeekTo;
 use super::verdict::Handler;
-use super::{dispatch, offsets, queue_lock, rebalance};
+use super::{dispatch, offsets, queue_lock, rebalance, stall};
 use crate::client::Membership;
+use crate::error::Error;
 
 /// A consumer that pulls by itself and hands each message to a handler; made by
 /// [`Client::push_consumer`](crate::Client::push_consumer).
@@ -61,8 +64,9 @@ impl PushConsumer {
         let mut tasks = JoinSet::new();
         tasks.spawn(rebalance::run(Arc::clone(&member)));
         tasks.spawn(offsets::run(Arc::clone(&member)));
+        tasks.spawn(stall::run(Arc::clone(&member)));
         let mut locks = JoinSet::new();
-        if member.ordered {
+        if member.locks() {
             locks.spawn(queue_lock::run(Arc::clone(&member)));
         }
         let stop = member.stop.clone().drop_guard();
@@ -81,6 +85,58 @@ impl PushConsumer {
         self.member.held_queues(None).into_iter().collect()
     }
 
+    /// Hands out no more messages and pulls no more, of all queues, those assigned later too. Handlers that run go on;
+    /// what was pulled waits. The member stays in its group and keeps its queues.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: &mezzo_client::PushConsumer) -> Result<(), mezzo_client::Error> {
+    /// use mezzo_client::SeekTo;
+    ///
+    /// consumer.pause();
+    /// for queue in consumer.queues() {
+    ///     consumer.seek(&queue, SeekTo::Begin).await?;
+    /// }
+    /// consumer.resume();
+    /// println!("{} messages to go", consumer.lag().await?.total());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pause(&self) {
+        self.member.pause_all(true);
+    }
+
+    /// Ends [`pause`](Self::pause). Queues that were paused one by one stay so.
+    pub fn resume(&self) {
+        self.member.pause_all(false);
+    }
+
+    /// As [`pause`](Self::pause) for one queue, now and whenever this member holds it.
+    pub fn pause_queue(&self, queue: &MessageQueue) {
+        self.member.pause_queue(queue, true);
+    }
+
+    /// Ends [`pause_queue`](Self::pause_queue). A consumer that is paused as a whole stays so.
+    pub fn resume_queue(&self, queue: &MessageQueue) {
+        self.member.pause_queue(queue, false);
+    }
+
+    /// Goes on elsewhere in a queue, and commits that at once. Messages that were pulled and not begun with are
+    /// forgotten; verdicts of handlers that run now no longer count.
+    ///
+    /// # Errors
+    /// If this member does not hold the queue, or the broker does not say where the place is.
+    pub async fn seek(&self, queue: &MessageQueue, to: SeekTo) -> Result<(), Error> {
+        self.member.seek(queue, to).await
+    }
+
+    /// How many messages the queues of this member hold that it has not finished. Asks the brokers.
+    ///
+    /// # Errors
+    /// If a broker does not answer.
+    pub async fn lag(&self) -> Result<Lag, Error> {
+        self.member.lag().await
+    }
+
     /// Stops pulling, waits for running handlers (at most `drain_timeout_ms`), commits offsets and leaves the group.
     /// Messages that no handler had begun with are left to the other members. Returns whether all handlers ended in
     /// time and all offsets were committed.
@@ -97,7 +153,7 @@ impl PushConsumer {
         }
         let committed = member.commit_all().await;
         self.locks.shutdown().await;
-        if member.ordered {
+        if member.locks() {
             let held = member.all_held().into_iter().chain(member.all_leaving());
             member.unlock(&held.map(|held| held.queue.clone()).collect::<Vec<_>>()).await;
         }

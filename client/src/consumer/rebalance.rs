@@ -61,31 +61,19 @@ impl GroupMember {
     async fn rebalance_topic(self: &Arc<Self>, topic: &TopicName) -> Result<(), Error> {
         let shared = self.shared();
         let route = shared.subscribe_route(topic, shared.request_deadline()).await?;
-        let mut clients = self.clients(&route).await?;
-        if !clients.iter().any(|client| **client == *shared.client_id) {
-            // The broker has not heard of us or has forgotten us. It tells the others when it does.
-            shared.heartbeat_all().await;
-            clients = self.clients(&route).await?;
-        }
-        if !clients.iter().any(|client| **client == *shared.client_id) {
-            let reason = "the broker does not list this client in the group yet".to_owned();
-            return Err(RequestError::Unreachable { address: "".into(), reason }.into());
-        }
-        clients.sort_unstable();
-        clients.dedup();
-        let assign = || self.strategy.assign(&shared.client_id, route.subscribe_queues(), &clients);
-        let Ok(assigned) = catch_unwind(AssertUnwindSafe(assign)) else {
-            // Code of the application: its failure must not end the task that would ask it again.
-            let reason = format!("the strategy {} panicked", self.strategy.name());
-            return Err(Error::Config { setting: "assignment", reason });
+        let assigned = if self.offset_file.is_some() {
+            // Everybody gets everything.
+            route.subscribe_queues().to_vec()
+        } else {
+            self.share_of(&route).await?
         };
         let change = diff(&self.held_queues(Some(topic)), assigned);
         if change.start.is_empty() && change.stop.is_empty() {
             return Ok(());
         }
         tracing::info!(
-            group = %self.group, %topic, members = clients.len(), started = change.start.len(),
-            stopped = change.stop.len(), "queues divided"
+            group = %self.group, %topic, started = change.start.len(), stopped = change.stop.len(),
+            "queues divided"
         );
         for queue in &change.stop {
             self.give_up(queue).await;
@@ -97,10 +85,33 @@ impl GroupMember {
         Ok(())
     }
 
+    /// This member's part of the route's queues.
+    async fn share_of(self: &Arc<Self>, route: &TopicRoute) -> Result<Vec<MessageQueue>, Error> {
+        let shared = self.shared();
+        let mut clients = self.clients(route).await?;
+        if !clients.iter().any(|client| **client == *shared.client_id) {
+            // The broker has not heard of us or has forgotten us. It tells the others when it does.
+            shared.heartbeat_all().await;
+            clients = self.clients(route).await?;
+        }
+        if !clients.iter().any(|client| **client == *shared.client_id) {
+            let reason = "the broker does not list this client in the group yet".to_owned();
+            return Err(RequestError::Unreachable { address: "".into(), reason }.into());
+        }
+        clients.sort_unstable();
+        clients.dedup();
+        let assign = || self.strategy.assign(&shared.client_id, route.subscribe_queues(), &clients);
+        // Code of the application: its failure must not end the task that would ask it again.
+        catch_unwind(AssertUnwindSafe(assign)).map_err(|_| Error::Config {
+            setting: "assignment",
+            reason: format!("the strategy {} panicked", self.strategy.name()),
+        })
+    }
+
     /// Ceases to hold a queue and tells the broker how far it came, for its next holder.
     async fn give_up(self: &Arc<Self>, queue: &MessageQueue) {
         let Some(held) = self.release(queue) else { return };
-        if self.ordered {
+        if self.locks() {
             self.retire(held);
         } else {
             self.commit(&held).await;

@@ -53,9 +53,10 @@ impl Subscription {
     }
 }
 
-/// Checks what the builder collected and adds the group's retry topic.
+/// Checks what the builder collected and adds the group's retry topic, if messages can be given back to it.
 pub(super) fn subscriptions(
     group: &GroupName,
+    retries: bool,
     wishes: &[(String, String)],
     now: Timestamp,
 ) -> Result<Subscriptions, Error> {
@@ -69,7 +70,9 @@ pub(super) fn subscriptions(
             .map_err(|error| Error::Config { setting: "subscription", reason: error.to_string() })?;
         subscriptions.insert(topic, Subscription::parse(expression, now)?);
     }
-    subscriptions.insert(retry_topic(group), Subscription::parse("*", now)?);
+    if retries {
+        subscriptions.insert(retry_topic(group), Subscription::parse("*", now)?);
+    }
     Ok(subscriptions)
 }
 
@@ -79,7 +82,7 @@ mod tests {
 
     fn parse(wishes: &[(&str, &str)]) -> Result<Subscriptions, Error> {
         let wishes: Vec<_> = wishes.iter().map(|(t, e)| ((*t).to_owned(), (*e).to_owned())).collect();
-        subscriptions(&GroupName::new("g").unwrap(), &wishes, Timestamp::from_ms(7))
+        subscriptions(&GroupName::new("g").unwrap(), true, &wishes, Timestamp::from_ms(7))
     }
 
     #[test]

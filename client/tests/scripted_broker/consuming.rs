@@ -16,7 +16,7 @@ pub(crate) const BACK: RequestCode = RequestCode::CONSUMER_SEND_MSG_BACK;
 pub(crate) const COMMIT: RequestCode = RequestCode::UPDATE_CONSUMER_OFFSET;
 
 /// Longest wait of a test for something that must happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn broker(queues: u32) -> FakeBroker {
     let broker = FakeBroker::start().await;

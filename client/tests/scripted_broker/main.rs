@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
+mod broadcasting;
 mod connection;
 mod consuming;
 mod fake;
 mod ordered;
 mod pipelining;
 mod sending;
+mod steering;
 mod transactions;

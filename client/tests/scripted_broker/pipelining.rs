@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use mezzo_client::config::ProducerConfig;
-use mezzo_client::{Error, Message, Producer, RequestError, ResponseCode, SendError};
+use mezzo_client::config::{BatchingPolicy, ProducerConfig};
+use mezzo_client::{BatchFault, Error, Message, MessageError, Producer, RequestError, ResponseCode, SendError};
 use mezzo_protocol::remoting::RequestCode;
 
 use crate::fake::{Action, FakeBroker};
 
 const SEND: RequestCode = RequestCode::SEND_MESSAGE_V2;
+const BATCH: RequestCode = RequestCode::SEND_BATCH_MESSAGE;
 
 async fn broker() -> FakeBroker {
     let broker = FakeBroker::start().await;
@@ -22,6 +23,13 @@ async fn producer(broker: &FakeBroker, config: ProducerConfig) -> Producer {
 
 fn numbered(count: usize) -> Vec<Message> {
     (0..count).map(|number| Message::new("orders", number.to_string()).unwrap()).collect()
+}
+
+/// What the broker says about three messages stored from position 7 on.
+fn three_stored() -> Action {
+    let ids = ["A", "B", "C"].join(",");
+    let fields = [("msgId", ids), ("queueId", "2".to_owned()), ("queueOffset", "7".to_owned())];
+    Action::Fields(ResponseCode::SUCCESS, fields.to_vec())
 }
 
 /// The bodies that the broker saw, with how often it saw each.
@@ -122,4 +130,81 @@ async fn topics_without_a_route_do_not_hold_up_the_others() {
     assert!(
         late.iter().all(|sent| matches!(sent, Err(SendError::Route(Error::Request(RequestError::ShutDown)))))
     );
+}
+
+#[tokio::test]
+async fn a_batch_is_one_request_with_a_receipt_for_each_message() {
+    let broker = broker().await;
+    broker.script(BATCH, [three_stored()]);
+    let producer = producer(&broker, ProducerConfig::default()).await;
+    let receipts = producer.send_batch(numbered(3)).await.unwrap();
+    let seen = broker.wait_nth(BATCH, 1).await;
+    assert_eq!((seen.field("b"), seen.field("m")), ("orders", "true"));
+    let inner: Vec<_> = mezzo_protocol::message::batch::decode(&seen.command.body).map(Result::unwrap).collect();
+    for ((receipt, inner), (number, id)) in receipts.iter().zip(&inner).zip(["A", "B", "C"].iter().enumerate()) {
+        assert_eq!((receipt.queue.queue_id.0, receipt.queue_offset.0), (2, 7 + number as u64));
+        assert_eq!(receipt.offset_message_id, *id);
+        assert_eq!(inner.body, number.to_string().as_bytes());
+        let key = mezzo_protocol::message::properties::find(inner.properties, "UNIQ_KEY");
+        assert_eq!(key, Some(&*receipt.unique_key));
+    }
+    assert_eq!((receipts.len(), inner.len()), (3, 3));
+}
+
+#[tokio::test]
+async fn what_cannot_be_one_batch_is_not_sent() {
+    let broker = broker().await;
+    let producer = producer(&broker, ProducerConfig::default()).await;
+    let delayed = Message::builder("orders").delay_level(1).build().unwrap();
+    let other = Message::new("payments", "x").unwrap();
+    let keyed = Message::builder("orders").sharding_key("k").build().unwrap();
+    let first = || Message::new("orders", "x").unwrap();
+    for (messages, fault) in [
+        (vec![], BatchFault::Empty),
+        (vec![first(), delayed], BatchFault::Delayed),
+        (vec![first(), other], BatchFault::SeveralTopics),
+        (vec![first(), keyed], BatchFault::SeveralShardingKeys),
+        (vec![first(); 4_097], BatchFault::TooMany { got: 4_097, max: 4_096 }),
+    ] {
+        let error = producer.send_batch(messages).await.unwrap_err();
+        assert_eq!(error, SendError::Message(MessageError::Batch(fault)));
+    }
+    assert!(broker.all(BATCH).is_empty());
+}
+
+#[tokio::test]
+async fn single_sends_travel_together_when_asked() {
+    let broker = broker().await;
+    broker.script(BATCH, [three_stored()]);
+    let batching = BatchingPolicy { linger_ms: 60_000, messages_max: 3, ..BatchingPolicy::default() };
+    let producer = producer(&broker, ProducerConfig { batching: Some(batching), ..Default::default() }).await;
+    let mut sends = tokio::task::JoinSet::new();
+    for message in numbered(3) {
+        let producer = producer.clone();
+        sends.spawn(async move { producer.send(message).await.unwrap().queue_offset.0 });
+    }
+    // Complete, so nobody waits for the linger time; what has an order of its own goes alone.
+    let mut positions = sends.join_all().await;
+    positions.sort_unstable();
+    assert_eq!(positions, [7, 8, 9]);
+    producer.send(Message::builder("orders").sharding_key("k").build().unwrap()).await.unwrap();
+    assert_eq!((broker.all(BATCH).len(), broker.all(SEND).len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_fill_goes_after_its_linger_time_and_its_failure_is_everyones() {
+    let broker = broker().await;
+    let batching = BatchingPolicy { linger_ms: 5, ..BatchingPolicy::default() };
+    let producer = producer(&broker, ProducerConfig { batching: Some(batching), ..Default::default() }).await;
+    assert!(producer.send(numbered(1).remove(0)).await.is_ok());
+    assert_eq!(broker.all(SEND).len(), 1, "one message needs no batch");
+    broker.always(BATCH, Some(Action::Code(ResponseCode::MESSAGE_ILLEGAL)));
+    broker.always(SEND, Some(Action::Code(ResponseCode::MESSAGE_ILLEGAL)));
+    let mut sends = tokio::task::JoinSet::new();
+    for message in numbered(20) {
+        let producer = producer.clone();
+        sends.spawn(async move { producer.send(message).await });
+    }
+    let sent = sends.join_all().await;
+    assert!(sent.iter().all(|sent| matches!(sent, Err(SendError::NotSent { .. }))));
 }

@@ -1,0 +1,174 @@
+//! The offsets of a broadcast consumer, in a file of its own.
+//!
+//! ```text
+//! mezzo offsets 1
+//! <offset> <queue> <topic> <broker>      one line per queue; the broker's name goes to the end of the line
+//! end <number of queues>                 a file without this line was not written by us, or cut off
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mezzo_protocol::ids::{MessageQueue, QueueId, QueueOffset, TopicName};
+
+use crate::error::Error;
+
+const HEADER: &str = "mezzo offsets 1";
+
+/// Largest file that is read, in bytes: room for about 100,000 queues.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+type Table = BTreeMap<MessageQueue, QueueOffset>;
+
+/// A file of offsets, and what it says.
+#[derive(Debug)]
+pub(super) struct OffsetFile {
+    path: Arc<Path>,
+    /// Queues that are not held now are kept: they may come back.
+    table: Mutex<Table>,
+    /// One writer at a time, so that an older state never replaces a newer one.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl OffsetFile {
+    /// Reads the file, if there is one, and makes its folder.
+    pub(super) async fn open(path: PathBuf) -> Result<Self, Error> {
+        let path: Arc<Path> = path.into();
+        let unusable = |path: &Path, reason: String| Error::Config {
+            setting: "broadcast",
+            reason: format!("{}: {reason}", path.display()),
+        };
+        let read = tokio::task::spawn_blocking({
+            let path = Arc::clone(&path);
+            move || read(&path)
+        });
+        let text = match read.await {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => return Err(unusable(&path, error.to_string())),
+            Err(error) => return Err(unusable(&path, error.to_string())),
+        };
+        let table = match text {
+            None => Table::new(),
+            Some(text) => {
+                parse(&text).ok_or_else(|| unusable(&path, "it is not a whole file of offsets".to_owned()))?
+            }
+        };
+        Ok(Self { path, table: Mutex::new(table), writing: tokio::sync::Mutex::default() })
+    }
+
+    /// The offset of a queue.
+    pub(super) fn find(&self, queue: &MessageQueue) -> Option<QueueOffset> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied()
+    }
+
+    /// Notes offsets and replaces the file. Returns when the disk has it.
+    pub(super) async fn save(
+        &self,
+        offsets: impl IntoIterator<Item = (MessageQueue, QueueOffset)>,
+    ) -> io::Result<()> {
+        let _writer = self.writing.lock().await;
+        let text = {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            table.extend(offsets);
+            render(&table)
+        };
+        let path = Arc::clone(&self.path);
+        tokio::task::spawn_blocking(move || replace(&path, &text)).await.map_err(io::Error::other)?
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    if let Some(folder) = folder(path) {
+        fs::create_dir_all(folder)?;
+    }
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(Some(text))
+}
+
+/// The folder of a path; `None` for a bare name, which lies in the current one.
+fn folder(path: &Path) -> Option<&Path> {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty())
+}
+
+/// Writes beside the file, waits for the disk, and moves the new one into the old one's place.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&beside, path)?;
+    // The new name must survive a power cut too; where a folder cannot be opened, its system has no such thing.
+    if let Ok(folder) = File::open(folder(path).unwrap_or(Path::new("."))) {
+        folder.sync_all()?;
+    }
+    Ok(())
+}
+
+fn render(table: &Table) -> String {
+    let mut text = format!("{HEADER}\n");
+    for (queue, offset) in table {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} {} {} {}", offset.0, queue.queue_id.0, queue.topic, queue.broker_name);
+    }
+    let _ = writeln!(text, "end {}", table.len());
+    text
+}
+
+fn parse(text: &str) -> Option<Table> {
+    let mut lines = text.strip_prefix(HEADER)?.strip_prefix('\n')?.lines();
+    let mut table = Table::new();
+    for line in &mut lines {
+        if let Some(count) = line.strip_prefix("end ") {
+            return (count.parse() == Ok(table.len()) && lines.next().is_none()).then_some(table);
+        }
+        let mut parts = line.splitn(4, ' ');
+        let offset = QueueOffset(parts.next()?.parse().ok()?);
+        let queue_id = QueueId(parts.next()?.parse().ok()?);
+        let topic = TopicName::new(parts.next()?).ok()?;
+        table.insert(MessageQueue::new(topic, parts.next()?, queue_id), offset);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let queue = |topic: &str, broker: &str, id| {
+            MessageQueue::new(TopicName::new(topic).unwrap(), broker, QueueId(id))
+        };
+        Table::from([
+            (queue("orders", "broker a", 3), QueueOffset(7)),
+            (queue("prices", "b", 0), QueueOffset(u64::MAX)),
+        ])
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        assert_eq!(parse(&render(&table())), Some(table()));
+        assert_eq!(parse(&render(&Table::new())), Some(Table::new()));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_or_is_something_else_is_not_taken_for_offsets() {
+        let text = render(&table());
+        for end in 0..text.len() - 1 {
+            assert_eq!(parse(&text[..end]), None, "{end}");
+        }
+        assert_eq!(parse(&format!("{text}more\n")), None);
+        assert_eq!(parse("orders 1\n"), None);
+    }
+}
