@@ -46,6 +46,7 @@
 //! consumer   PushConsumer                                   message, error, config, clock
 //! ```
 
+pub mod admin;
 mod client;
 mod clock;
 pub mod config;

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use mezzo_client::admin::{Admin, Decided, TransactionFilter, TransactionOutcome, TransactionState};
+use mezzo_client::{Client, PhysicalOffset};
 use mezzo_protocol::remoting::RemotingCommand;
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::consumer::Consumer;
@@ -232,4 +234,33 @@ fn what_was_never_prepared_is_not_found() {
         assert!(reply.code != SUCCESS && reply.remark.is_some_and(|remark| remark.contains("origin")));
     }
     assert_eq!(delivered(&broker), ["plain"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_does_the_same_through_the_sdk() {
+    let broker = TestBroker::start(&[]);
+    let mut producer = Producer::connect(broker.address(), "PG_admin");
+    let half = producer.half("orders", b"x");
+    let client = Client::connect(broker.name_server().to_string()).await.unwrap();
+    let admin = Admin::new(&client);
+    let brokers = admin.brokers().await.unwrap();
+    assert_eq!(brokers, [broker.address().to_string().into()]);
+    let filter = TransactionFilter { group: Some("PG_admin".to_owned()), ..TransactionFilter::default() };
+    let page = admin.transactions(&brokers[0], &filter, None).await.unwrap();
+    assert_eq!((page.transactions.len(), page.next), (1, None));
+    let origin = PhysicalOffset(page.transactions[0].origin);
+    assert_eq!(origin.0, half.log_offset);
+    let commit = TransactionOutcome::Committed;
+    let early = admin.decide(&brokers[0], origin, commit, None, false).await.unwrap();
+    assert!(matches!(early, Decided::StillPrepared(_)), "{early:?}");
+    admin.resume(&brokers[0], origin).await.expect("harmless while it is PREPARED");
+    let decided = admin.decide(&brokers[0], origin, commit, Some("by hand"), true).await.unwrap();
+    assert!(matches!(&decided, Decided::Now(now) if now.state == TransactionState::Committed), "{decided:?}");
+    let other = admin.decide(&brokers[0], origin, TransactionOutcome::RolledBack, None, true).await.unwrap();
+    assert!(matches!(other, Decided::Conflict(_)), "{other:?}");
+    assert!(admin.resume(&brokers[0], origin).await.is_err());
+    assert_eq!(admin.transaction(&brokers[0], PhysicalOffset(1)).await.unwrap(), None);
+    let endless = "r".repeat(513);
+    assert!(admin.decide(&brokers[0], origin, commit, Some(&endless), true).await.is_err());
+    assert_eq!(delivered(&broker), ["x"]);
 }

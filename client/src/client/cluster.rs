@@ -9,6 +9,7 @@ use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
 
 use super::Shared;
 use crate::core::route::MASTER_ID;
+use crate::error::Error;
 
 /// Most brokers of a cluster that heartbeats go to beside those of the routes.
 const CLUSTER_BROKERS_MAX: usize = 1_024;
@@ -22,6 +23,20 @@ impl Shared {
             self.upkeep_now.notify_one();
             self.routes_now.notify_one();
         }
+    }
+
+    /// Addresses of all brokers that the name servers know, masters only.
+    pub(crate) async fn master_addresses(&self) -> Result<Vec<Arc<str>>, Error> {
+        let command = RemotingCommand::request(RequestCode::GET_BROKER_CLUSTER_INFO, Vec::new(), Vec::new());
+        let reply = self.name_servers.request(&command, self.request_deadline()).await?;
+        reply.success()?;
+        let info = ClusterInfo::decode(reply.body())?;
+        let masters =
+            info.broker_addr_table.values().filter_map(|broker| broker.broker_addrs.get(&MASTER_ID));
+        let mut addresses: Vec<Arc<str>> =
+            masters.take(CLUSTER_BROKERS_MAX).map(|address| address.as_str().into()).collect();
+        addresses.sort();
+        Ok(addresses)
     }
 
     /// Learns the addresses of all brokers, if there are transaction producers. Returns whether the name servers

@@ -1,0 +1,11 @@
+//! What operators do, as calls: look at transactions, decide those that nobody answers for, have parked ones asked about
+//! again. Beyond RocketMQ: a broker of Apache's answers these with "not supported".
+
+mod groups;
+mod transactions;
+
+pub use transactions::{Admin, Decided, TransactionFilter};
+
+pub use mezzo_protocol::remoting::body::transaction::{
+    DecisionInfo, DecisionSource, TransactionInfo, TransactionOutcome, TransactionPage, TransactionState,
+};
