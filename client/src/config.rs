@@ -92,6 +92,8 @@ pub struct ProducerConfig {
     pub in_flight_max: usize,
     /// Most body bytes in flight; past it `send` waits. Default: 64 MiB.
     pub in_flight_bytes_max: usize,
+    /// Whether single sends wait for others of their topic and travel as one batch. Default: no.
+    pub batching: Option<BatchingPolicy>,
     /// Bodies of at least so many bytes are compressed. Default: 4,096.
     pub compress_from_bytes: usize,
     /// zlib level, 1 (fast) to 9 (small). Default: 5.
@@ -113,11 +115,29 @@ impl Default for ProducerConfig {
             retry_budget: 100,
             in_flight_max: 4_096,
             in_flight_bytes_max: 64 << 20,
+            batching: None,
             compress_from_bytes: 4_096,
             compression_level: 5,
             spare_broker_ms: 5_000,
             drain_timeout_ms: 10_000,
         }
+    }
+}
+
+/// When a batch of single sends is complete. Messages with a sharding key or a delay travel alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchingPolicy {
+    /// Longest wait of a message for others, in milliseconds.
+    pub linger_ms: u64,
+    /// Most messages of a batch; at most 4,096.
+    pub messages_max: usize,
+    /// Most bytes of a batch, properties included; at most 4 MiB.
+    pub bytes_max: usize,
+}
+
+impl Default for BatchingPolicy {
+    fn default() -> Self {
+        Self { linger_ms: 5, messages_max: 512, bytes_max: 256 << 10 }
     }
 }
 

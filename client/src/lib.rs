@@ -62,7 +62,7 @@ pub use client::{Client, ClientBuilder};
 pub use clock::SystemClock;
 pub use consumer::{Handler, Lag, PushConsumer, PushConsumerBuilder, QueueLag, SeekTo, Verdict};
 pub use error::{Error, RequestError, SendError};
-pub use message::{Message, MessageBuilder, MessageError, ReceivedMessage};
+pub use message::{BatchFault, Message, MessageBuilder, MessageError, ReceivedMessage};
 pub use mezzo_protocol::assignment;
 pub use mezzo_protocol::ids::{
     GroupName, MessageQueue, OffsetMessageId, PhysicalOffset, QueueId, QueueOffset, TopicName,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mezzo_client::config::BatchingPolicy;
 use mezzo_client::{Client, Message, PushConsumer, ReceivedMessage, Verdict};
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::wait::PATIENCE;
@@ -21,7 +22,8 @@ async fn arrivals(client: &Client) -> (PushConsumer, mpsc::Receiver<ReceivedMess
             Verdict::Done
         }
     };
-    let consumer = client.push_consumer("CG_producer").subscribe("orders", "*").handler(handler).start().await;
+    let consumer =
+        client.push_consumer("CG_producer").subscribe("orders", "*").handler(handler).start().await;
     (consumer.expect("a consumer starts"), received)
 }
 
@@ -65,5 +67,51 @@ async fn all_messages_of_one_call_arrive_once_and_where_their_receipts_say() {
     }
     assert_eq!(bodies, (0..2_000).map(|number: u32| number.to_string()).collect());
     assert_eq!(places, receipts);
+    assert!(received.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_stored_in_its_order_on_one_queue() {
+    let broker = TestBroker::start(&[]);
+    let client = connect(&broker).await;
+    let producer = client.producer("PG_batch").start().await.expect("a producer starts");
+    let messages = (0..50).map(|number| {
+        Message::builder("orders").tag("t").body(number.to_string()).build().expect("a valid message")
+    });
+    let receipts = producer.send_batch(messages).await.expect("a healthy broker stores it");
+    assert_eq!(receipts.len(), 50);
+    let (_consumer, mut received) = arrivals(&client).await;
+    for (number, receipt) in receipts.iter().enumerate() {
+        let message = next(&mut received).await;
+        assert_eq!((text(&message), message.tag()), (number.to_string(), Some("t")));
+        assert_eq!(message.unique_key(), Some(&*receipt.unique_key));
+        assert_eq!(
+            (message.queue_id(), message.queue_offset()),
+            (receipt.queue.queue_id, receipt.queue_offset)
+        );
+        assert_eq!(receipt.offset_message_id, message.offset_message_id().encode());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_sends_that_linger_arrive_once_each() {
+    let broker = TestBroker::start(&[]);
+    let client = connect(&broker).await;
+    let producer =
+        client.producer("PG_linger").batching(BatchingPolicy::default()).start().await.expect("it starts");
+    let mut sends = tokio::task::JoinSet::new();
+    for number in 0..300 {
+        let producer = producer.clone();
+        let message = Message::new("orders", number.to_string()).expect("a valid message");
+        sends.spawn(async move { producer.send(message).await.expect("stored").queue_offset });
+    }
+    sends.join_all().await;
+    assert!(producer.shutdown().await);
+    let (_consumer, mut received) = arrivals(&client).await;
+    let mut bodies = BTreeSet::new();
+    for _ in 0..300 {
+        bodies.insert(text(&next(&mut received).await));
+    }
+    assert_eq!(bodies, (0..300).map(|number: u32| number.to_string()).collect());
     assert!(received.try_recv().is_err());
 }

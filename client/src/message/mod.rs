@@ -6,6 +6,6 @@ mod received;
 
 pub(crate) use compression::{INFLATED_BYTES_MAX, compress};
 pub(crate) use outgoing::EncodedMessage;
-pub use outgoing::{Message, MessageBuilder, MessageError};
+pub use outgoing::{BatchFault, Message, MessageBuilder, MessageError};
 pub use received::ReceivedMessage;
 pub(crate) use received::UnreadableMessage;

@@ -27,6 +27,7 @@ const RESERVED: [&str; 13] = [
 
 /// Why a message cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MessageError {
     /// The topic's name is not allowed.
     #[error("the topic is not valid: {0}")]
@@ -54,9 +55,38 @@ pub enum MessageError {
     /// The queue to send to is one of another topic.
     #[error("{0} is not a queue of the message's topic")]
     ForeignQueue(MessageQueue),
+    /// The messages cannot travel as one batch.
+    #[error("not a batch: {0}")]
+    Batch(BatchFault),
     /// The delay level does not exist.
     #[error("delay level {0} does not exist; levels are 1 to {max}", max = delay_level::LEVEL_MAX)]
     DelayLevel(u32),
+}
+
+/// Why messages cannot travel as one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchFault {
+    /// There is no message.
+    #[error("it has no message")]
+    Empty,
+    /// There are more than brokers take.
+    #[error("it has {got} messages, at most {max} are allowed")]
+    TooMany {
+        /// How many there are.
+        got: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A batch goes to one queue, so it has one topic.
+    #[error("its messages have several topics")]
+    SeveralTopics,
+    /// A batch goes to one queue, so it has one sharding key or none.
+    #[error("its messages have several sharding keys")]
+    SeveralShardingKeys,
+    /// Brokers take no delayed message inside a batch.
+    #[error("one of its messages is delayed")]
+    Delayed,
 }
 
 /// A message to send: cheap to clone, complete and valid.
@@ -147,6 +177,16 @@ impl Message {
             delay_level: 0,
             ..self
         }
+    }
+
+    /// Bytes of the properties so far.
+    pub(crate) const fn properties_bytes(&self) -> usize {
+        self.properties.len()
+    }
+
+    /// Whether it is delivered later than at once.
+    pub(crate) const fn is_delayed(&self) -> bool {
+        self.delay_level > 0
     }
 
     /// Completes the properties for the wire: the unique key, and for a half message its mark and its group.

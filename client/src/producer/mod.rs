@@ -8,8 +8,10 @@
 //!     CheckBack <── check_back tasks <── the broker asks (39)
 //! ```
 
+mod batch;
 mod check_back;
 mod end_transaction;
+mod linger;
 mod outcome;
 mod pipeline;
 mod plain;

@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::receipt::SendReceipt;
 use super::send::{Kind, Sender, Target};
 use crate::client::{Client, Membership, group_name};
-use crate::config::ProducerConfig;
+use crate::config::{BatchingPolicy, ProducerConfig};
 use crate::error::{Error, SendError};
 use crate::message::{Message, MessageError};
 
@@ -40,7 +40,7 @@ pub struct Producer {
 }
 
 struct Inner {
-    sender: Sender,
+    sender: Arc<Sender>,
     membership: Mutex<Option<Membership>>,
 }
 
@@ -53,8 +53,40 @@ impl Producer {
     /// # Errors
     /// See [`SendError`]: each variant says whether the message may be stored.
     pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
+        let sender = &self.inner.sender;
+        if sender.lingering.is_some() {
+            let span = tracing::debug_span!("send", topic = %message.topic());
+            return sender.send_lingering(message).instrument(span).await;
+        }
         let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
         self.send_to(&message, target).await
+    }
+
+    /// Sends `messages`, all of one topic, as one batch: one request, stored all or none, in their order on one queue.
+    /// The receipts are in the order of the messages. Delayed messages cannot be in a batch, and sharding keys only if
+    /// all have the same. At most 4,096 messages and 4 MiB; brokers may allow less.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: mezzo_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mezzo_client::Message;
+    ///
+    /// let lines = [Message::new("ledger", "debit 5")?, Message::new("ledger", "credit 5")?];
+    /// let receipts = producer.send_batch(lines).await?;
+    /// assert_eq!(receipts.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Producer::send`], for the batch as a whole: an unknown outcome names the key of its first message. Also if
+    /// the messages cannot be one batch, see [`BatchFault`](crate::BatchFault).
+    pub fn send_batch(
+        &self,
+        messages: impl IntoIterator<Item = Message>,
+    ) -> impl Future<Output = Result<Vec<SendReceipt>, SendError>> {
+        let messages: Vec<_> = messages.into_iter().collect();
+        let span = tracing::debug_span!("send_batch", messages = messages.len());
+        async move { self.inner.sender.send_batch(&messages).await }.instrument(span)
     }
 
     /// Sends all `messages`, pipelined: runs of one topic take their room together, go to one queue (the next run to the
@@ -187,6 +219,23 @@ impl ProducerBuilder {
         self
     }
 
+    /// Lets single sends wait for others of their topic, to travel as one batch: fewer, larger requests for a little
+    /// delay.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
+    /// use mezzo_client::config::BatchingPolicy;
+    ///
+    /// let policy = BatchingPolicy { linger_ms: 2, ..BatchingPolicy::default() };
+    /// let producer = client.producer("meters").batching(policy).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn batching(mut self, policy: BatchingPolicy) -> Self {
+        self.config.batching = Some(policy);
+        self
+    }
+
     /// Joins the group. Connections are made with the first send.
     ///
     /// # Errors
@@ -198,7 +247,7 @@ impl ProducerBuilder {
     pub async fn start(self) -> Result<Producer, Error> {
         let group = group_name(&self.group)?;
         let membership = Mutex::new(Some(self.client.shared().join_producer(&group)));
-        let sender = Sender::new(self.client, group, self.config);
+        let sender = Arc::new(Sender::new(self.client, group, self.config));
         Ok(Producer { inner: Arc::new(Inner { sender, membership }) })
     }
 }

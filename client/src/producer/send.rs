@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mezzo_protocol::ids::{GroupName, MessageQueue};
+use mezzo_protocol::ids::{GroupName, MessageQueue, TopicName};
 use mezzo_protocol::message::sys_flag::{SysFlag, TransactionBits};
 use mezzo_protocol::remoting::header::send_message::SendMessageHeader;
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::linger::Lingering;
 use super::receipt::SendReceipt;
 use crate::client::Client;
 use crate::clock::random_seed;
@@ -48,10 +49,12 @@ pub(crate) enum Kind {
 
 /// A message that is ready for the wire.
 pub(super) struct Outgoing {
-    encoded: EncodedMessage,
+    pub(super) encoded: EncodedMessage,
     pub(super) unique_key: Arc<str>,
-    body: Bytes,
-    sys_flag: SysFlag,
+    pub(super) body: Bytes,
+    pub(super) sys_flag: SysFlag,
+    /// Whether the body is a batch of messages.
+    pub(super) batch: bool,
 }
 
 impl Outgoing {
@@ -99,6 +102,8 @@ pub(crate) struct Sender {
     in_flight: Semaphore,
     in_flight_bytes: Semaphore,
     choice: Mutex<Choice>,
+    /// Gathers single sends, if the settings ask for it.
+    pub(super) lingering: Option<Lingering>,
 }
 
 impl Sender {
@@ -113,6 +118,7 @@ impl Sender {
             in_flight: Semaphore::new(permits(config.in_flight_max)),
             in_flight_bytes: Semaphore::new(permits(config.in_flight_bytes_max)),
             choice: Mutex::new(choice),
+            lingering: config.batching.map(Lingering::new),
             config,
         }
     }
@@ -146,15 +152,27 @@ impl Sender {
         deadline: Deadline,
     ) -> Result<SendReceipt, SendError> {
         let outgoing = self.prepare(message, kind, unique_key).await?;
+        self.deliver(&outgoing, message.topic(), target, kind, deadline).await
+    }
+
+    /// Attempts until one succeeds, trying again gives no hope, or the time is over.
+    pub(super) async fn deliver(
+        &self,
+        outgoing: &Outgoing,
+        topic: &TopicName,
+        target: Target<'_>,
+        kind: Kind,
+        deadline: Deadline,
+    ) -> Result<SendReceipt, SendError> {
         let mut attempts = Attempts::default();
         loop {
-            let route = match self.client.shared().publish_route(message.topic(), deadline).await {
+            let route = match self.client.shared().publish_route(topic, deadline).await {
                 Ok(route) => route,
-                Err(error) => return Err(Self::no_route(error, &attempts, &outgoing)),
+                Err(error) => return Err(Self::no_route(error, &attempts, outgoing)),
             };
-            let queue = self.choose(&route, message, target, &attempts)?;
+            let queue = self.choose(&route, topic, target, &attempts)?;
             attempts.made += 1;
-            let error = match self.attempt(&outgoing, &route, &queue, deadline).await {
+            let error = match self.attempt(outgoing, &route, &queue, deadline).await {
                 Ok(mut receipt) => {
                     self.confirmed(&queue.broker_name, 1);
                     receipt.attempts = attempts.made;
@@ -163,18 +181,18 @@ impl Sender {
                 }
                 Err(error) => error,
             };
-            tracing::debug!(topic = %message.topic(), broker = %queue.broker_name, %error, "attempt to send failed");
+            tracing::debug!(%topic, broker = %queue.broker_name, %error, "attempt to send failed");
             self.note_failure(&queue, &error);
             attempts.unknown |= error.may_have_acted();
             if deadline.is_over() || !self.may_try_again(&error, target, kind, &mut attempts) {
-                return Err(Self::failure(error, &attempts, &outgoing));
+                return Err(Self::failure(error, &attempts, outgoing));
             }
             if error.refusal().is_some() {
                 let backoff = attempts.backoff(self.config.retry_backoff);
                 let next = Instant::now() + Duration::from_millis(backoff.next_delay_ms());
                 if next >= deadline.at() {
                     // The refusal is certain; an attempt at the last instant would only blur it.
-                    return Err(Self::failure(error, &attempts, &outgoing));
+                    return Err(Self::failure(error, &attempts, outgoing));
                 }
                 tokio::time::sleep_until(next).await;
             }
@@ -190,7 +208,7 @@ impl Sender {
         let _room = self.reserve(1, message.body().len(), deadline).await?;
         let outgoing = self.prepare(message, Kind::Plain, self.next_unique_key()).await?;
         let route = self.client.shared().publish_route(message.topic(), deadline).await?;
-        let queue = self.choose(&route, message, target, &Attempts::default())?;
+        let queue = self.choose(&route, message.topic(), target, &Attempts::default())?;
         let command = self.command(&outgoing, &queue).oneway();
         let sent = async {
             let address = master_address(&route, &queue)?;
@@ -204,10 +222,7 @@ impl Sender {
     }
 
     /// The queues that messages of `topic` can go to now.
-    pub(crate) async fn queues(
-        &self,
-        topic: &mezzo_protocol::ids::TopicName,
-    ) -> Result<Vec<MessageQueue>, Error> {
+    pub(crate) async fn queues(&self, topic: &TopicName) -> Result<Vec<MessageQueue>, Error> {
         let deadline = Deadline::after_ms(self.config.send_timeout_ms);
         Ok(self.client.shared().publish_route(topic, deadline).await?.publish_queues().to_vec())
     }
@@ -283,7 +298,7 @@ impl Sender {
             body = small;
             sys_flag = sys_flag.with(SysFlag::COMPRESSED).with(SysFlag::COMPRESSION_ZLIB);
         }
-        Ok(Outgoing { encoded, unique_key, body, sys_flag })
+        Ok(Outgoing { encoded, unique_key, body, sys_flag, batch: false })
     }
 
     async fn compressed(&self, body: &Bytes) -> Option<Bytes> {
@@ -299,7 +314,7 @@ impl Sender {
     fn choose(
         &self,
         route: &TopicRoute,
-        message: &Message,
+        topic: &TopicName,
         target: Target<'_>,
         attempts: &Attempts,
     ) -> Result<MessageQueue, SendError> {
@@ -310,7 +325,7 @@ impl Sender {
             Target::ShardingKey(key) => by_sharding_key(queues, key).cloned(),
             Target::Queue(queue) => Some(queue.clone()),
         };
-        chosen.ok_or_else(|| Error::NoRoute { topic: message.topic().clone() }.into())
+        chosen.ok_or_else(|| Error::NoRoute { topic: topic.clone() }.into())
     }
 
     async fn attempt(
@@ -337,7 +352,10 @@ impl Sender {
         header.flag = outgoing.encoded.flag;
         header.properties = outgoing.encoded.properties.as_str().into();
         header.broker_name = Some((&*queue.broker_name).into());
-        RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, header.encode(), outgoing.body.clone())
+        header.batch = outgoing.batch;
+        let code =
+            if outgoing.batch { RequestCode::SEND_BATCH_MESSAGE } else { RequestCode::SEND_MESSAGE_V2 };
+        RemotingCommand::request(code, header.encode(), outgoing.body.clone())
     }
 
     /// `broker` confirmed so many messages.

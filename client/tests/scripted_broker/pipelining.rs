@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use mezzo_client::config::{BatchingPolicy, ProducerConfig};
-use mezzo_client::{BatchFault, Error, Message, MessageError, Producer, RequestError, ResponseCode, SendError};
+use mezzo_client::{
+    BatchFault, Error, Message, MessageError, Producer, RequestError, ResponseCode, SendError,
+};
 use mezzo_protocol::remoting::RequestCode;
 
 use crate::fake::{Action, FakeBroker};
@@ -140,8 +142,11 @@ async fn a_batch_is_one_request_with_a_receipt_for_each_message() {
     let receipts = producer.send_batch(numbered(3)).await.unwrap();
     let seen = broker.wait_nth(BATCH, 1).await;
     assert_eq!((seen.field("b"), seen.field("m")), ("orders", "true"));
-    let inner: Vec<_> = mezzo_protocol::message::batch::decode(&seen.command.body).map(Result::unwrap).collect();
-    for ((receipt, inner), (number, id)) in receipts.iter().zip(&inner).zip(["A", "B", "C"].iter().enumerate()) {
+    let inner: Vec<_> =
+        mezzo_protocol::message::batch::decode(&seen.command.body).map(Result::unwrap).collect();
+    for ((receipt, inner), (number, id)) in
+        receipts.iter().zip(&inner).zip(["A", "B", "C"].iter().enumerate())
+    {
         assert_eq!((receipt.queue.queue_id.0, receipt.queue_offset.0), (2, 7 + number as u64));
         assert_eq!(receipt.offset_message_id, *id);
         assert_eq!(inner.body, number.to_string().as_bytes());
