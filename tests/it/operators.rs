@@ -41,7 +41,11 @@ impl Operator {
     }
 
     fn origins(&mut self, filters: Fields<'_>) -> Vec<u64> {
-        self.list(filters).0.iter().map(|transaction| transaction["origin"].as_u64().unwrap()).collect()
+        self.list(filters)
+            .0
+            .iter()
+            .map(|transaction| transaction["origin"].as_u64().expect("a number"))
+            .collect()
     }
 
     fn show(&mut self, half: &Half) -> Value {

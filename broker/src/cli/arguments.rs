@@ -1,10 +1,11 @@
 //! What can be written on the command line, and which file carries it out.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
-use super::{config, exit::Exit, serve};
+use super::{cluster, config, demo, exit::Exit, send, serve, tail, transactions};
 use crate::config::{Config, ConfigError};
 
 /// Shown below the options.
@@ -16,8 +17,18 @@ Examples:
               --advertise broker.example.org
   mezzo config > mezzo.toml      all settings, documented, as a file to start from
   mezzo serve --config mezzo.toml
+  mezzo demo                     transactions at work, in a temporary folder
+  mezzo send orders 'one coffee'
+  mezzo tail orders --from first
+  mezzo tx list --state in-doubt
 
 There is no access control yet: listen on trusted networks only.";
+
+const COMPLETIONS: &str = "\
+Examples:
+  mezzo completions bash > ~/.local/share/bash-completion/completions/mezzo
+  mezzo completions zsh > ~/.zfunc/_mezzo
+  mezzo completions fish > ~/.config/fish/completions/mezzo.fish";
 
 /// Mezzo, a transactional message broker that speaks RocketMQ's protocol. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -36,6 +47,20 @@ enum Command {
     Serve(Settings),
     /// Print all settings with their documentation as TOML: the defaults, or what the given options make of them.
     Config(Settings),
+    /// See transactions at work: a commit, a rollback, a check-back, one that a person decides. Takes some ten seconds.
+    Demo,
+    /// Send messages to a topic.
+    Send(send::Send),
+    /// Print the messages of a topic as they come.
+    Tail(tail::Tail),
+    /// List, show, commit, roll back or resume transactions.
+    Tx(transactions::Transactions),
+    /// Print a script that completes mezzo's commands and options in a shell.
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
     /// Print the version.
     Version,
 }
@@ -107,6 +132,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             println!("mezzo {}", env!("CARGO_PKG_VERSION"));
             Exit::Done
         }
+        Command::Demo => cluster::run(demo::run()),
+        Command::Send(arguments) => cluster::run(send::run(arguments)),
+        Command::Tail(arguments) => cluster::run(tail::run(arguments)),
+        Command::Tx(arguments) => cluster::run(transactions::run(arguments)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "mezzo", &mut script);
+            // a reader that closes early is no failure
+            let _ = std::io::stdout().write_all(&script);
+            Exit::Done
+        }
         Command::Config(settings) => with_config(settings, |config| config::print(&config)),
         Command::Serve(settings) => with_config(settings, serve::run),
     };
@@ -125,8 +161,6 @@ fn with_config(settings: Settings, then: impl FnOnce(Config) -> Exit) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn load(arguments: &[&str]) -> Result<Config, String> {

@@ -1,12 +1,20 @@
 //! The command line of `mezzo`. Without a subcommand it serves. One file per subcommand; `arguments` declares them.
 //!
-//! Exit codes: 0 done or stopped in order; 1 the broker could not start or stop; 2 wrong usage or settings; 74 the disk
-//! failed while serving (EX_IOERR).
+//! Those that talk to a running broker do so through the SDK, as any program could.
+//!
+//! Exit codes: 0 done or stopped in order; 1 it could not be done, or the broker could not start or stop; 2 wrong usage
+//! or settings; 74 the disk failed while serving (EX_IOERR).
 
 mod arguments;
 mod banner;
+mod cluster;
 mod config;
+mod demo;
 mod exit;
+mod send;
 mod serve;
+mod tail;
+mod timeline;
+mod transactions;
 
 pub use arguments::run;
