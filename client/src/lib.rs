@@ -60,7 +60,8 @@ mod unique_key;
 
 pub use client::{Client, ClientBuilder};
 pub use clock::SystemClock;
-pub use consumer::{Handler, Lag, PushConsumer, PushConsumerBuilder, QueueLag, SeekTo, Verdict};
+pub use consumer::{Handler, Lag, MessageStream, PullConsumer, PullConsumerBuilder};
+pub use consumer::{PushConsumer, PushConsumerBuilder, QueueLag, SeekTo, Verdict};
 pub use error::{Error, RequestError, SendError};
 pub use message::{BatchFault, Message, MessageBuilder, MessageError, ReceivedMessage};
 pub use mezzo_protocol::assignment;

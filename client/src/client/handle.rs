@@ -15,7 +15,7 @@ use super::name_servers::{NameServers, parse_addresses};
 use super::{Shared, inbound, upkeep};
 use crate::clock::{SystemClock, random_seed};
 use crate::config::ClientConfig;
-use crate::consumer::PushConsumerBuilder;
+use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder};
 use crate::core::route_cache::{RouteCache, RouteCachePolicy};
 use crate::error::Error;
 use crate::net::{NetConfig, Pool};
@@ -88,6 +88,11 @@ impl Client {
     /// Builds a consumer in `group`.
     pub fn push_consumer(&self, group: impl AsRef<str>) -> PushConsumerBuilder {
         PushConsumerBuilder::new(self.clone(), group.as_ref())
+    }
+
+    /// Builds a consumer in `group` that gives messages when it is asked.
+    pub fn pull_consumer(&self, group: impl AsRef<str>) -> PullConsumerBuilder {
+        PullConsumerBuilder::new(self.clone(), group.as_ref())
     }
 
     /// How brokers call this client: `address@process#random`, or `address@instance`.

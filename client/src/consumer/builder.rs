@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mezzo_protocol::assignment::{AssignmentStrategy, Averagely};
+use mezzo_protocol::ids::GroupName;
 use mezzo_protocol::remoting::body::heartbeat::{ConsumeFrom, ConsumeType, ConsumerData, MessageModel};
 use tokio::sync::Notify;
 
-use super::member::GroupMember;
+use super::member::{Commits, GroupMember};
 use super::offset_file::OffsetFile;
 use super::push::PushConsumer;
-use super::subscription::subscriptions;
+use super::subscription::{Subscriptions, subscriptions};
 use super::verdict::Handler;
 use crate::client::{Client, ConsumerMember, group_name};
 use crate::config::{ConsumerConfig, StartPosition};
@@ -168,32 +169,14 @@ impl<H: Handler> PushConsumerBuilder<H> {
         let subscriptions = subscriptions(&group, self.broadcast.is_none(), &self.wishes, shared.now())?;
         let message_model =
             if self.broadcast.is_some() { MessageModel::Broadcasting } else { MessageModel::Clustering };
-        let offset_file = match self.broadcast {
-            Some(path) => Some(OffsetFile::open(path).await?),
-            None => None,
+        let commits = match self.broadcast {
+            Some(path) => Commits::InFile(OffsetFile::open(path).await?),
+            None => Commits::AtBrokers,
         };
         let changed = Arc::new(Notify::new());
-        let data = ConsumerData {
-            group_name: group.to_string(),
-            consume_type: ConsumeType::Push,
-            message_model,
-            consume_from_where: match self.config.start {
-                StartPosition::First => ConsumeFrom::FirstOffset,
-                StartPosition::Last => ConsumeFrom::LastOffset,
-                StartPosition::At(_) => ConsumeFrom::Timestamp,
-            },
-            subscription_data_set: subscriptions.iter().map(|(topic, wish)| wish.data(topic)).collect(),
-            unit_mode: false,
-        };
+        let data = consumer_data(&group, ConsumeType::Push, message_model, self.config.start, &subscriptions);
         let membership =
             shared.join_consumer(&group, ConsumerMember { data, changed: Arc::clone(&changed) })?;
-        for topic in subscriptions.keys() {
-            // Only to learn the brokers before the first heartbeat; the rebalance task keeps looking for the rest.
-            if let Err(error) = shared.subscribe_route(topic, shared.request_deadline()).await {
-                tracing::debug!(%group, %topic, %error, "no route yet");
-            }
-        }
-        shared.heartbeat_all().await;
         let member = GroupMember::new(
             self.client,
             group,
@@ -201,10 +184,33 @@ impl<H: Handler> PushConsumerBuilder<H> {
             self.strategy,
             subscriptions,
             self.ordered,
-            offset_file,
+            commits,
             changed,
         );
+        member.introduce().await;
         Ok(PushConsumer::start(Arc::new(member), membership, self.handler))
+    }
+}
+
+/// A consumer as heartbeats describe it.
+pub(super) fn consumer_data(
+    group: &GroupName,
+    consume_type: ConsumeType,
+    message_model: MessageModel,
+    start: StartPosition,
+    subscriptions: &Subscriptions,
+) -> ConsumerData {
+    ConsumerData {
+        group_name: group.to_string(),
+        consume_type,
+        message_model,
+        consume_from_where: match start {
+            StartPosition::First => ConsumeFrom::FirstOffset,
+            StartPosition::Last => ConsumeFrom::LastOffset,
+            StartPosition::At(_) => ConsumeFrom::Timestamp,
+        },
+        subscription_data_set: subscriptions.iter().map(|(topic, wish)| wish.data(topic)).collect(),
+        unit_mode: false,
     }
 }
 

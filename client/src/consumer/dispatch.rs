@@ -159,7 +159,7 @@ async fn settle(member: &Arc<GroupMember>, job: Job, judgement: Judgement) {
             return retry_here(Arc::clone(member), job, suspend_ms);
         }
     }
-    if member.offset_file.is_some() {
+    if member.is_broadcast() {
         return settle_broadcast(member, job, judgement);
     }
     let Some(delay_level) = verdict.delay_level() else { return member.done(job) };
@@ -219,7 +219,7 @@ fn retry_here(member: Arc<GroupMember>, mut job: Job, wait_ms: u64) {
 
 impl GroupMember {
     /// Whether a worker may handle `job` now; if not, the job is kept for later or forgotten, as its queue is.
-    fn admit(self: &Arc<Self>, job: Job) -> Option<Job> {
+    pub(super) fn admit(self: &Arc<Self>, job: Job) -> Option<Job> {
         if !job.counts() || self.lock_is_over(&job.held) {
             self.pass(&job.held);
             return None;
@@ -230,7 +230,7 @@ impl GroupMember {
     }
 
     /// The message needs no more work.
-    fn done(&self, job: Job) {
+    pub(super) fn done(&self, job: Job) {
         job.held.finish(&[job.taken.offset], job.taken.epoch);
         self.pass(&job.held);
     }

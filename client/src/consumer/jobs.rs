@@ -50,6 +50,15 @@ impl Jobs {
         }
     }
 
+    /// Waits until there are jobs, and takes none.
+    pub(super) async fn some(&self) {
+        while self.lock().is_empty() {
+            self.some.notified().await;
+        }
+        // Who waited may be gone before it takes any: the next one has to know.
+        self.some.notify_one();
+    }
+
     /// Takes up to `max` jobs that wait now. Returns whether there were any.
     pub(super) fn try_take(&self, max: usize, into: &mut VecDeque<Job>) -> bool {
         let mut waiting = self.lock();

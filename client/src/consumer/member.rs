@@ -18,6 +18,17 @@ use super::subscription::Subscriptions;
 use crate::client::{Client, Shared};
 use crate::config::ConsumerConfig;
 
+/// Where a consumer keeps its offsets, and by whose decision.
+#[derive(Debug)]
+pub(super) enum Commits {
+    /// At the brokers, regularly and when a queue is given up.
+    AtBrokers,
+    /// At the brokers, when the application says so.
+    WhenTold,
+    /// In a file, regularly: every member handles all queues.
+    InFile(OffsetFile),
+}
+
 /// The state of one consumer.
 pub(super) struct GroupMember {
     pub(super) client: Client,
@@ -27,8 +38,8 @@ pub(super) struct GroupMember {
     pub(super) subscriptions: Subscriptions,
     /// Whether the messages of one queue are handled one at a time.
     pub(super) ordered: bool,
-    /// Where a broadcast consumer keeps its offsets; all others keep them at the brokers.
-    pub(super) offset_file: Option<OffsetFile>,
+    /// Where offsets are kept, and by whose decision.
+    pub(super) commits: Commits,
     pub(super) paused: Mutex<Paused>,
     pub(super) jobs: Jobs,
     /// Notified when a broker says that the group has changed.
@@ -41,6 +52,7 @@ pub(super) struct GroupMember {
 }
 
 impl GroupMember {
+    #[expect(clippy::too_many_arguments, reason = "called by two builders, with one value per field")]
     pub(super) fn new(
         client: Client,
         group: GroupName,
@@ -48,7 +60,7 @@ impl GroupMember {
         strategy: Box<dyn AssignmentStrategy>,
         subscriptions: Subscriptions,
         ordered: bool,
-        offset_file: Option<OffsetFile>,
+        commits: Commits,
         changed: Arc<Notify>,
     ) -> Self {
         // A client that is shut down first takes its consumers with it.
@@ -60,7 +72,7 @@ impl GroupMember {
             strategy,
             subscriptions,
             ordered,
-            offset_file,
+            commits,
             paused: Mutex::default(),
             jobs: Jobs::default(),
             changed,
@@ -72,7 +84,24 @@ impl GroupMember {
 
     /// Whether queues have to be locked at the broker: not where every member handles all of them.
     pub(super) const fn locks(&self) -> bool {
-        self.ordered && self.offset_file.is_none()
+        self.ordered && !self.is_broadcast()
+    }
+
+    /// Whether every member handles all queues.
+    pub(super) const fn is_broadcast(&self) -> bool {
+        matches!(self.commits, Commits::InFile(_))
+    }
+
+    /// Learns the brokers of the topics and makes this member known to them, as far as that works now.
+    pub(super) async fn introduce(&self) {
+        let shared = self.shared();
+        for topic in self.subscriptions.keys() {
+            // Only to learn the brokers before the first heartbeat; the tasks keep looking for the rest.
+            if let Err(error) = shared.subscribe_route(topic, shared.request_deadline()).await {
+                tracing::debug!(group = %self.group, %topic, %error, "no route yet");
+            }
+        }
+        shared.heartbeat_all().await;
     }
 
     pub(super) const fn shared(&self) -> &Arc<Shared> {

@@ -1,6 +1,8 @@
 //! Receiving: a group's queues are divided among its members, pulled, handed to handlers, and their offsets committed.
 //!
 //! ```text
+//!   PushConsumer: dispatch calls a handler. PullConsumer: poll and stream take messages where dispatch would.
+//!
 //!   rebalance ──starts / stops──> pull_loop (one per queue) ──messages──> dispatch (bounded handlers)
 //!       ^                            │  waits while its HeldQueue is full        │ verdict
 //!       │ 40, every 20 s             └── HeldQueue (core::ProcessQueue) <────────┴─> send_back (36)
@@ -20,7 +22,10 @@ mod member;
 mod offset_file;
 mod offsets;
 mod pause;
+mod pull;
+mod pull_builder;
 mod pull_loop;
+mod pull_stream;
 mod push;
 mod queue_lock;
 mod rebalance;
@@ -32,6 +37,9 @@ mod verdict;
 
 pub use builder::PushConsumerBuilder;
 pub use lag::{Lag, QueueLag};
+pub use pull::PullConsumer;
+pub use pull_builder::PullConsumerBuilder;
+pub use pull_stream::MessageStream;
 pub use push::PushConsumer;
 pub use seek::SeekTo;
 pub use verdict::{Handler, Verdict};

@@ -12,7 +12,7 @@ use mezzo_protocol::system_topic::is_retry;
 use tokio::task::JoinSet;
 
 use super::held_queue::HeldQueue;
-use super::member::GroupMember;
+use super::member::{Commits, GroupMember};
 use super::offset_file::OffsetFile;
 use super::seek::SeekTo;
 use crate::config::StartPosition;
@@ -31,9 +31,9 @@ impl GroupMember {
     /// Where this group begins on `queue`: at its committed offset, else as configured. Retry topics always begin at
     /// their first message: what was sent back must come again.
     pub(super) async fn start_of(&self, queue: &MessageQueue) -> Result<Start, RequestError> {
-        let committed = match &self.offset_file {
-            Some(file) => file.find(queue),
-            None => self.committed_offset(queue).await?,
+        let committed = match &self.commits {
+            Commits::InFile(file) => file.find(queue),
+            Commits::AtBrokers | Commits::WhenTold => self.committed_offset(queue).await?,
         };
         if let Some(offset) = committed {
             return Ok(Start { offset, committed: true });
@@ -71,7 +71,7 @@ impl GroupMember {
 
     /// Tells brokers all offsets that they do not have yet. Returns whether they took all of them.
     pub(super) async fn commit_all(self: &Arc<Self>) -> bool {
-        if let Some(file) = &self.offset_file {
+        if let Commits::InFile(file) = &self.commits {
             return self.save(file, &self.all_held()).await;
         }
         let mut commits = JoinSet::new();
@@ -88,7 +88,7 @@ impl GroupMember {
 
     /// Tells the broker of one queue its offset, if it does not have it yet.
     pub(super) async fn commit(&self, held: &Arc<HeldQueue>) -> bool {
-        if let Some(file) = &self.offset_file {
+        if let Commits::InFile(file) = &self.commits {
             return self.save(file, std::slice::from_ref(held)).await;
         }
         let Some(offset) = held.uncommitted() else { return true };

@@ -47,7 +47,12 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
     }
     let mut backoff = Backoff::new(member.config.pull_backoff, random_seed());
     loop {
-        match member.start_of(&held.queue).await {
+        let shared = member.shared();
+        let start = match shared.subscribe_route(&held.queue.topic, shared.request_deadline()).await {
+            Ok(_) => member.start_of(&held.queue).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        match start {
             Ok(start) => {
                 held.begin(start.offset, start.committed);
                 tracing::debug!(queue = %held.queue, ?start, "pulls begin");
@@ -58,7 +63,7 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
                 }
                 break;
             }
-            Err(error) => pause_after(held, &mut backoff, &error.into()).await,
+            Err(error) => pause_after(held, &mut backoff, &error).await,
         }
     }
     backoff.reset();

@@ -9,7 +9,7 @@ use mezzo_protocol::remoting::body::consumer_list::ConsumerList;
 use mezzo_protocol::remoting::header::client::ConsumerListHeader;
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
 
-use super::member::GroupMember;
+use super::member::{Commits, GroupMember};
 use super::pull_loop;
 use crate::clock::random_seed;
 use crate::core::backoff::Backoff;
@@ -61,7 +61,7 @@ impl GroupMember {
     async fn rebalance_topic(self: &Arc<Self>, topic: &TopicName) -> Result<(), Error> {
         let shared = self.shared();
         let route = shared.subscribe_route(topic, shared.request_deadline()).await?;
-        let assigned = if self.offset_file.is_some() {
+        let assigned = if self.is_broadcast() {
             // Everybody gets everything.
             route.subscribe_queues().to_vec()
         } else {
@@ -113,7 +113,7 @@ impl GroupMember {
         let Some(held) = self.release(queue) else { return };
         if self.locks() {
             self.retire(held);
-        } else {
+        } else if !matches!(self.commits, Commits::WhenTold) {
             self.commit(&held).await;
         }
     }

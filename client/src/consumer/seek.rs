@@ -3,7 +3,7 @@
 use mezzo_protocol::ids::{MessageQueue, QueueOffset};
 use mezzo_protocol::time::Timestamp;
 
-use super::member::GroupMember;
+use super::member::{Commits, GroupMember};
 use crate::error::Error;
 
 /// A place in a queue.
@@ -20,7 +20,7 @@ pub enum SeekTo {
 }
 
 impl GroupMember {
-    /// Moves a queue that is held now, and tells the broker.
+    /// Moves a queue that is held now, and tells the broker unless the application commits by itself.
     pub(super) async fn seek(&self, queue: &MessageQueue, to: SeekTo) -> Result<(), Error> {
         let not_held = || Error::Config {
             setting: "queue",
@@ -32,8 +32,10 @@ impl GroupMember {
         let offset = self.offset_at(queue, to).await?;
         let held = self.held(queue).ok_or_else(not_held)?;
         held.seek(offset);
-        // If the broker does not hear of it now, it does at the next regular commit.
-        self.commit(&held).await;
+        if !matches!(self.commits, Commits::WhenTold) {
+            // If the broker does not hear of it now, it does at the next regular commit.
+            self.commit(&held).await;
+        }
         Ok(())
     }
 }

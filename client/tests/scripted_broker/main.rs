@@ -8,6 +8,7 @@ mod consuming;
 mod fake;
 mod ordered;
 mod pipelining;
+mod pulling;
 mod sending;
 mod steering;
 mod transactions;
