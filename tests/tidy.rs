@@ -339,3 +339,23 @@ fn the_page_of_served_requests_is_true() {
         assert_eq!(mezzo_protocol::remoting::request_code::RequestCode(code).name(), name);
     }
 }
+
+/// What `mezzo config` prints, as a page. `MEZZO_WRITE_DOCS=1 cargo test -p mezzo-tests --test tidy` writes it anew.
+#[test]
+fn the_page_of_settings_is_what_the_program_prints() {
+    let settings = mezzo_broker::config::commented_toml(&mezzo_broker::Config::default());
+    let page = format!(
+        "# Configuration\n\nAll settings with their defaults, as `mezzo config` prints them. Put what you change into a \
+         file (`mezzo serve --config mezzo.toml`)\nor on the command line (`--set section.key=value`, repeatable). This page \
+         is generated from the code and held against it by a\ntest.\n\n```toml\n{settings}```\n"
+    );
+    let path = workspace().join("docs/configuration.md");
+    if std::env::var_os("MEZZO_WRITE_DOCS").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/configuration.md is not what the program prints; MEZZO_WRITE_DOCS=1 writes it anew"
+    );
+}
