@@ -1,0 +1,135 @@
+//! What the store tells operators: more open transactions than are looked at in one hold of the lock, page by page, and
+//! what is still known about one when it is decided.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use mezzo_protocol::ids::{PhysicalOffset, QueueId, TopicName};
+use mezzo_protocol::message::record::MessageParts;
+use mezzo_protocol::message::sys_flag::SysFlag;
+use mezzo_protocol::time::Timestamp;
+use mezzo_storage::file_system::RealFileSystem;
+use mezzo_storage::{
+    AckLevel, Batch, EndTransaction, NoObserver, OpenFilter, OpenState, Operation, OperationResult, Outcome,
+    ParkReason, Source, Store, StoreOptions, TopicConfig, Visibility,
+};
+
+const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
+/// More than two looks.
+const HALVES: usize = 9_000;
+
+fn open(dir: &Path) -> Arc<Store> {
+    let options = StoreOptions { ack: AckLevel::Memory, ..StoreOptions::new(dir) };
+    let (store, _) = Store::open(Arc::new(RealFileSystem), options, NOW, Arc::new(NoObserver)).unwrap();
+    let mut batch = Batch::default();
+    batch.push(Operation::PutTopic(TopicConfig::new(TopicName::new("orders").unwrap(), 1)));
+    store.append(NOW, &mut batch).unwrap();
+    store
+}
+
+fn prepare(store: &Store, count: usize) -> Vec<PhysicalOffset> {
+    let topic = store.topic("orders").unwrap();
+    let host: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let mut batch = Batch::default();
+    for number in 0..count {
+        let group = if number % 2 == 0 { "even" } else { "odd" };
+        let properties = format!("UNIQ_KEY\u{1}{number}\u{2}PGROUP\u{1}{group}\u{2}");
+        let parts = MessageParts {
+            topic: "orders",
+            queue_id: QueueId(0),
+            flag: 0,
+            sys_flag: SysFlag::default(),
+            born_timestamp: NOW,
+            born_host: host,
+            store_host_v6: false,
+            reconsume_times: 0,
+            body: b"x",
+            properties: properties.as_bytes(),
+        };
+        let visibility = Visibility::Prepared { delay_ms: None };
+        batch.send(&store.encoder(), &topic, QueueId(0), visibility, &parts).unwrap();
+    }
+    store.append(NOW, &mut batch).unwrap();
+    let origin = |result: &OperationResult| match result {
+        OperationResult::Prepared { origin } => *origin,
+        other => panic!("{other:?}"),
+    };
+    batch.results().iter().map(origin).collect()
+}
+
+fn origins(
+    store: &Store,
+    filter: &OpenFilter,
+    after: Option<PhysicalOffset>,
+    max: usize,
+) -> Vec<PhysicalOffset> {
+    store.open_transactions_page(filter, NOW, after, max).iter().map(|open| open.transaction.origin).collect()
+}
+
+#[test]
+fn pages_follow_each_other_in_order_of_origin_whatever_place_a_row_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut expected: Vec<PhysicalOffset> = (0..3).flat_map(|_| prepare(&store, HALVES / 3)).collect();
+    // decided ones leave places that younger ones take
+    let mut batch = Batch::default();
+    for origin in expected.drain(..100) {
+        batch.push(Operation::End(EndTransaction {
+            origin,
+            table_offset: None,
+            keys: None,
+            producer_group: None,
+            outcome: Outcome::RolledBack,
+            source: Source::Operator,
+            decider: None,
+            reason: Some("by hand".to_owned()),
+        }));
+    }
+    store.append(NOW, &mut batch).unwrap();
+    expected.extend(prepare(&store, 150));
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = origins(&store, &OpenFilter::default(), after, 1_000);
+        let Some(last) = page.last() else { break };
+        after = Some(*last);
+        paged.extend(page);
+    }
+    assert_eq!(paged, expected);
+    let odd = OpenFilter { group: Some("odd".try_into().unwrap()), ..OpenFilter::default() };
+    assert_eq!(origins(&store, &odd, None, usize::MAX).len(), expected.len() / 2);
+    assert!(origins(&store, &OpenFilter::default(), None, 0).is_empty());
+}
+
+#[test]
+fn a_rolled_back_transaction_still_tells_its_message_and_is_not_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let origin = prepare(&store, 1)[0];
+    let mut batch = Batch::default();
+    batch.push(Operation::Park { origin, reason: ParkReason::CheckMax });
+    store.append(NOW, &mut batch).unwrap();
+    let parked = OpenFilter { state: Some(OpenState::InDoubt), ..OpenFilter::default() };
+    assert_eq!(origins(&store, &parked, None, 10), [origin]);
+    let record = store.transaction_record(origin).unwrap().unwrap();
+    assert!(record.decision.is_none() && record.half.is_some());
+    batch.clear();
+    batch.push(Operation::End(EndTransaction {
+        origin,
+        table_offset: None,
+        keys: None,
+        producer_group: None,
+        outcome: Outcome::RolledBack,
+        source: Source::Operator,
+        decider: None,
+        reason: None,
+    }));
+    store.append(NOW, &mut batch).unwrap();
+    assert!(origins(&store, &OpenFilter::default(), None, 10).is_empty());
+    let record = store.transaction_record(origin).unwrap().unwrap();
+    assert_eq!(record.decision.map(|decision| decision.source), Some(Source::Operator));
+    assert_eq!((record.prepared_at, record.half.is_some()), (Some(NOW), true));
+    assert!(store.transaction_record(PhysicalOffset(origin.0 + 1)).unwrap().is_none());
+}
