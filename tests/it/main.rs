@@ -13,6 +13,7 @@ mod program;
 mod restart;
 mod retry;
 mod sdk;
+mod sdk_consumers;
 mod sdk_producer;
 mod visibility;
 mod wire_bounds;

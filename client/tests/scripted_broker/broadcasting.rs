@@ -32,7 +32,12 @@ impl Drop for Folder {
     }
 }
 
-async fn consume(client: &Client, file: &Path, config: ConsumerConfig, handler: impl Handler) -> PushConsumer {
+async fn consume(
+    client: &Client,
+    file: &Path,
+    config: ConsumerConfig,
+    handler: impl Handler,
+) -> PushConsumer {
     let builder = client.push_consumer("readers").subscribe("orders", "*").config(config).broadcast(file);
     builder.handler(handler).start().await.unwrap()
 }
