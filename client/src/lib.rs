@@ -1,8 +1,8 @@
 //! Producers, transactions and consumers for Mezzo, in Rust. Everything here speaks plain RocketMQ remoting, so it works
 //! against Apache RocketMQ too.
 //!
-//! Start with a [`Client`]; make from it a [`Producer`], a [`TransactionProducer`] or a [`PushConsumer`]. All of them
-//! are async and run on tokio.
+//! Start with a [`Client`]; make from it a [`Producer`], a [`TransactionProducer`], a [`PushConsumer`] (which calls
+//! your handler) or a [`PullConsumer`] (which you ask). All of them are async and run on tokio.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,7 +43,7 @@
 //! ```text
 //! client     Client: what producers and consumers share     net    connections, without knowing what they carry
 //! producer   Producer, TransactionProducer                  core   decisions, without sockets, tasks or clocks
-//! consumer   PushConsumer                                   message, error, config, clock
+//! consumer   PushConsumer, PullConsumer                     message, error, config, clock
 //! ```
 
 pub mod admin;

@@ -10,7 +10,7 @@ use mezzo_protocol::ids::QueueOffset;
 pub struct PrefetchLimits {
     /// Most unfinished messages.
     pub messages: usize,
-    /// Most bytes of unfinished message bodies.
+    /// Most bytes of unfinished messages, as they came: bodies stay compressed until a handler gets them.
     pub bytes: usize,
     /// Greatest distance between the lowest unfinished offset and the next one to pull: bounds how much is delivered
     /// again after a crash when one message takes very long.
@@ -40,7 +40,7 @@ impl ProcessQueue {
         Self { slots: VecDeque::new(), unfinished: 0, bytes: 0, next_pull: start }
     }
 
-    /// Takes in a pulled message of `bytes` body bytes. Returns `false` (and ignores it) if its offset was taken in
+    /// Takes in a pulled message of `bytes` bytes. Returns `false` (and ignores it) if its offset was taken in
     /// before: a broker that repeats itself must not make a handler run twice.
     pub(crate) fn accept(&mut self, offset: QueueOffset, bytes: usize) -> bool {
         if offset < self.next_pull {

@@ -6,6 +6,7 @@ mod broadcasting;
 mod connection;
 mod consuming;
 mod fake;
+mod inflating;
 mod ordered;
 mod pipelining;
 mod pulling;

@@ -11,7 +11,7 @@ use mezzo_protocol::remoting::body::lock::{LockBatchReply, LockBatchRequest};
 use mezzo_protocol::remoting::body::route::{BrokerData, KeyStyle, QueueData, TopicRouteData};
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 
-use super::messages::record;
+use super::messages::{compressed_record, record};
 
 /// The name of the fake broker.
 pub(crate) const BROKER: &str = "fake";
@@ -40,6 +40,12 @@ impl Queues {
         let records = self.records.entry((topic.to_owned(), queue)).or_default();
         let offset = records.len() as u64;
         records.push(record(topic, queue, offset, tag, body));
+    }
+
+    /// A message whose body is zlib data.
+    pub(crate) fn put_compressed(&mut self, topic: &str, queue: u32, zlib: &[u8]) {
+        let records = self.records.entry((topic.to_owned(), queue)).or_default();
+        records.push(compressed_record(topic, queue, records.len() as u64, zlib));
     }
 
     /// A message whose body does not have its checksum.

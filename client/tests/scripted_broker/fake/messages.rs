@@ -8,12 +8,18 @@ use mezzo_protocol::remoting::header::check_transaction_state::CheckTransactionS
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
 use mezzo_protocol::time::Timestamp;
 
-fn delivered(topic: &str, queue: u32, offset: u64, properties: &str, body: &[u8]) -> Vec<u8> {
+fn delivered(
+    topic: &str,
+    queue: u32,
+    offset: u64,
+    properties: &str,
+    (sys_flag, body): (SysFlag, &[u8]),
+) -> Vec<u8> {
     let parts = MessageParts {
         topic,
         queue_id: QueueId(queue),
         flag: 0,
-        sys_flag: SysFlag::NONE,
+        sys_flag,
         born_timestamp: Timestamp::from_ms(1),
         born_host: "127.0.0.1:1".parse().unwrap(),
         store_host_v6: false,
@@ -39,7 +45,12 @@ fn delivered(topic: &str, queue: u32, offset: u64, properties: &str, body: &[u8]
 pub(crate) fn record(topic: &str, queue: u32, offset: u64, tag: &str, body: &str) -> Vec<u8> {
     let key = format!("{topic}-{queue}-{offset}");
     let properties = properties::encode([(properties::TAGS, tag), (properties::UNIQUE_KEY, &key)]).unwrap();
-    delivered(topic, queue, offset, &properties, body.as_bytes())
+    delivered(topic, queue, offset, &properties, (SysFlag::NONE, body.as_bytes()))
+}
+
+/// A message whose body is zlib data.
+pub(crate) fn compressed_record(topic: &str, queue: u32, offset: u64, zlib: &[u8]) -> Vec<u8> {
+    delivered(topic, queue, offset, "", (SysFlag::COMPRESSED, zlib))
 }
 
 /// A half message of `group`.
@@ -50,7 +61,7 @@ fn half_record(group: &str, unique_key: &str) -> Vec<u8> {
         (properties::UNIQUE_KEY, unique_key),
         (properties::REAL_TOPIC, "orders"),
     ]);
-    delivered("RMQ_SYS_TRANS_HALF_TOPIC", 0, 7, &properties.unwrap(), b"half")
+    delivered("RMQ_SYS_TRANS_HALF_TOPIC", 0, 7, &properties.unwrap(), (SysFlag::NONE, b"half"))
 }
 
 /// The broker's question about a half message.
