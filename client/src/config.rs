@@ -96,7 +96,9 @@ pub struct ProducerConfig {
     pub batching: Option<BatchingPolicy>,
     /// Bodies of at least so many bytes are compressed. Default: 4,096.
     pub compress_from_bytes: usize,
-    /// zlib level, 1 (fast) to 9 (small). Default: 5.
+    /// How they are compressed. Default: zlib, which every client reads.
+    pub compression: BodyCompression,
+    /// Level of zlib and Zstandard, 1 (fast) to 9 (small). Default: 5.
     pub compression_level: u32,
     /// How long a broker that failed is passed over while there are others, in milliseconds. Default: 5,000.
     pub spare_broker_ms: u64,
@@ -117,11 +119,27 @@ impl Default for ProducerConfig {
             in_flight_bytes_max: 64 << 20,
             batching: None,
             compress_from_bytes: 4_096,
+            compression: BodyCompression::Zlib,
             compression_level: 5,
             spare_broker_ms: 5_000,
             drain_timeout_ms: 10_000,
         }
     }
+}
+
+/// How large bodies are compressed. Consumers learn it from the message and read all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum BodyCompression {
+    /// Not at all.
+    Off,
+    /// zlib: every client of every language reads it.
+    #[default]
+    Zlib,
+    /// LZ4: the fastest. Clients before RocketMQ 5 do not read it.
+    Lz4,
+    /// Zstandard: smaller and faster than zlib. Clients before RocketMQ 5 do not read it.
+    Zstd,
 }
 
 /// When a batch of single sends is complete. Messages with a sharding key or a delay travel alone.
@@ -181,6 +199,7 @@ impl Default for TransactionConfig {
 
 /// Where a group begins on a queue of which it has committed no offset yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum StartPosition {
     /// With the oldest message still kept. The default: nothing is missed.
     #[default]

@@ -1,9 +1,10 @@
 //! The SDK's producer against a whole broker: many messages in one call, and everything that arrives of them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use mezzo_client::config::BatchingPolicy;
-use mezzo_client::{Client, Message, PushConsumer, ReceivedMessage, Verdict};
+use mezzo_client::config::{BatchingPolicy, BodyCompression, ProducerConfig};
+use mezzo_client::{Client, Clock as _, Message, PushConsumer, ReceivedMessage, Verdict};
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::wait::PATIENCE;
 use tokio::sync::mpsc;
@@ -114,4 +115,40 @@ async fn single_sends_that_linger_arrive_once_each() {
     }
     assert_eq!(bodies, (0..300).map(|number: u32| number.to_string()).collect());
     assert!(received.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_arrive_as_they_were_sent_whatever_compresses_them() {
+    let broker = TestBroker::start(&[]);
+    let client = connect(&broker).await;
+    let (_consumer, mut received) = arrivals(&client).await;
+    for compression in
+        [BodyCompression::Off, BodyCompression::Zlib, BodyCompression::Lz4, BodyCompression::Zstd]
+    {
+        let config = ProducerConfig { compression, ..ProducerConfig::default() };
+        let producer = client.producer("PG_small").config(config).start().await.expect("a producer starts");
+        let body = format!("{compression:?} ").repeat(2_000);
+        producer.send(Message::new("orders", body.clone()).expect("valid")).await.expect("stored");
+        assert_eq!(text(&next(&mut received).await), body);
+        producer.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delayed_message_appears_when_its_time_has_come() {
+    let broker = TestBroker::with_manual_clock(&[]);
+    let client = connect(&broker).await;
+    let producer = client.producer("PG_late").start().await.expect("a producer starts");
+    let (_consumer, mut received) = arrivals(&client).await;
+    let builder = |body: &str| Message::builder("orders").body(body.to_owned());
+    let hour = Duration::from_secs(3_600);
+    let at = broker.clock().now().saturating_add_ms(7_200_000);
+    producer.send(builder("in an hour").delay(hour).build().expect("valid")).await.expect("stored");
+    producer.send(builder("at a time").deliver_at(at).build().expect("valid")).await.expect("stored");
+    producer.send(builder("now").build().expect("valid")).await.expect("stored");
+    for expected in ["now", "in an hour", "at a time"] {
+        assert_eq!(text(&next(&mut received).await), expected);
+        assert!(received.try_recv().is_err(), "nothing comes before its time");
+        broker.clock().advance(hour + Duration::from_millis(1));
+    }
 }

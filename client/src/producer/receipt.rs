@@ -11,6 +11,7 @@ use crate::net::{Reply, refused, unreadable};
 
 /// How safely a message is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Stored {
     /// As safely as the broker's configuration promises.
     AsConfigured,

@@ -293,22 +293,22 @@ impl Sender {
         };
         let mut body = message.body().clone();
         if body.len() >= self.config.compress_from_bytes.max(1)
-            && let Some(small) = self.compressed(&body).await
+            && let Some((small, how)) = self.compressed(&body).await
         {
             body = small;
-            sys_flag = sys_flag.with(SysFlag::COMPRESSED).with(SysFlag::COMPRESSION_ZLIB);
+            sys_flag = sys_flag.with(how);
         }
         Ok(Outgoing { encoded, unique_key, body, sys_flag, batch: false })
     }
 
-    async fn compressed(&self, body: &Bytes) -> Option<Bytes> {
-        let level = self.config.compression_level;
+    async fn compressed(&self, body: &Bytes) -> Option<(Bytes, SysFlag)> {
+        let (how, level) = (self.config.compression, self.config.compression_level);
         if body.len() < COMPRESS_ELSEWHERE_BYTES {
-            return compress(body, level);
+            return compress(body, how, level);
         }
         let body = body.clone();
         // A runtime that shuts down drops the task; the body is sent as it is then.
-        tokio::task::spawn_blocking(move || compress(&body, level)).await.ok().flatten()
+        tokio::task::spawn_blocking(move || compress(&body, how, level)).await.ok().flatten()
     }
 
     fn choose(
