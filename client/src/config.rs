@@ -227,7 +227,7 @@ pub struct ConsumerConfig {
     /// lock for 60,000. Default: 20,000.
     pub lock_interval_ms: u64,
     /// How long after its last renewal a lock counts here, in milliseconds: less than at the broker, so that two members
-    /// never both believe to have it. Default: 30,000.
+    /// never both believe to have it. At most 60,000. Default: 30,000.
     pub lock_valid_ms: u64,
     /// Time between warnings about a message that keeps its queue from being committed, in milliseconds.
     /// Default: 60,000.

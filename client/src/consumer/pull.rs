@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mezzo_protocol::ids::{GroupName, MessageQueue};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use super::job::Job;
@@ -81,14 +81,14 @@ impl PullConsumer {
     /// # Errors
     /// If the client was shut down.
     pub async fn poll(&self, timeout: Duration, max: usize) -> Result<Vec<ReceivedMessage>, Error> {
-        let end = Instant::now() + timeout;
+        let mut end = pin!(tokio::time::sleep(timeout));
         let mut jobs = VecDeque::new();
         loop {
             tokio::select! {
                 biased;
                 () = self.member.stop.cancelled() => return Err(RequestError::ShutDown.into()),
                 () = self.member.jobs.take(max, &mut jobs) => {}
-                () = tokio::time::sleep_until(end) => return Ok(Vec::new()),
+                () = &mut end => return Ok(Vec::new()),
             }
             // No await from here on: what was taken is handed out.
             let messages: Vec<_> = jobs.drain(..).filter_map(|job| self.member.receive(job)).collect();

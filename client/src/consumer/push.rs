@@ -129,7 +129,8 @@ impl PushConsumer {
         self.member.seek(queue, to).await
     }
 
-    /// How many messages the queues of this member hold that it has not finished. Asks the brokers.
+    /// How many messages the queues of this member hold that it has not finished. Asks the brokers. Queues that
+    /// were not assigned to it yet are not counted.
     ///
     /// # Errors
     /// If a broker does not answer.

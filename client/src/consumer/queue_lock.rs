@@ -24,6 +24,9 @@ use crate::clock::random_seed;
 use crate::core::backoff::Backoff;
 use crate::error::Error;
 
+/// Longest time that a lock may count here without renewal, in milliseconds: brokers keep it for a minute.
+const LOCK_VALID_MS_MAX: u64 = 60_000;
+
 /// Renews the locks of all queues until it is aborted, also while the consumer drains.
 pub(super) async fn run(member: Arc<GroupMember>) {
     let interval = Duration::from_millis(member.config.lock_interval_ms.max(1));
@@ -165,6 +168,7 @@ impl GroupMember {
     }
 
     fn lock_end(&self) -> Instant {
-        Instant::now() + Duration::from_millis(self.config.lock_valid_ms)
+        let valid_ms = self.config.lock_valid_ms.min(LOCK_VALID_MS_MAX);
+        Instant::now() + Duration::from_millis(valid_ms)
     }
 }

@@ -105,7 +105,9 @@ async fn a_consumer_of_a_client_that_is_shut_down_says_so() {
     let broker = broker(1).await;
     let client = broker.client().await;
     let consumer = client.pull_consumer("readers").subscribe("orders", "*").start().await.unwrap();
-    client.shutdown().await;
+    let endless = consumer.poll(Duration::MAX, 0);
+    let ((), ended) = tokio::join!(client.shutdown(), endless);
+    assert!(matches!(ended, Err(Error::Request(_))));
     assert!(matches!(consumer.poll(PATIENCE, 1).await, Err(Error::Request(_))));
     let both = client.pull_consumer("g").subscribe("orders", "*").assign([orders(0)]).start().await;
     assert!(matches!(both, Err(Error::Config { .. })));
