@@ -13,7 +13,7 @@ async fn connect(broker: &TestBroker) -> Client {
     Client::connect(broker.name_server().to_string()).await.expect("the broker is there")
 }
 
-/// A consumer of `orders` and what it receives.
+/// A consumer of `orders` that keeps the order of each queue, and what it receives.
 async fn arrivals(client: &Client) -> (PushConsumer, mpsc::Receiver<ReceivedMessage>) {
     let (sender, received) = mpsc::channel(10_000);
     let handler = move |message: ReceivedMessage| {
@@ -24,7 +24,7 @@ async fn arrivals(client: &Client) -> (PushConsumer, mpsc::Receiver<ReceivedMess
         }
     };
     let consumer =
-        client.push_consumer("CG_producer").subscribe("orders", "*").handler(handler).start().await;
+        client.push_consumer("CG_producer").subscribe("orders", "*").ordered_handler(handler).start().await;
     (consumer.expect("a consumer starts"), received)
 }
 
