@@ -213,8 +213,8 @@ pub enum Refusal {
     /// `limits.open_messages` half and delayed messages are open.
     #[error("too many open half and delayed messages (limits.open_messages); try again later")]
     TooManyOpen,
-    /// The disk has no room but for decisions.
-    #[error("no room for new messages on the disk; free space or shorten store.retention, then try again")]
+    /// No prepared segment but the reserve is left: the disk is full, or slower than what is sent. Decisions go on.
+    #[error("no room for new messages at this moment; try again, and if it stays so free disk space or shorten store.retention")]
     NoRoom,
     /// The topic was deleted meanwhile.
     #[error("the topic was deleted")]
