@@ -1,5 +1,7 @@
 //! Consumers of the SDK against a real broker: order over rebalances, broadcast, pause and seek, polls and streams.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
