@@ -214,7 +214,9 @@ pub enum Refusal {
     #[error("too many open half and delayed messages (limits.open_messages); try again later")]
     TooManyOpen,
     /// No prepared segment but the reserve is left: the disk is full, or slower than what is sent. Decisions go on.
-    #[error("no room for new messages at this moment; try again, and if it stays so free disk space or shorten store.retention")]
+    #[error(
+        "no room for new messages at this moment; try again, and if it stays so free disk space or shorten store.retention"
+    )]
     NoRoom,
     /// The topic was deleted meanwhile.
     #[error("the topic was deleted")]

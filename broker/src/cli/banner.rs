@@ -43,13 +43,19 @@ fn text(config: &Config, dir: &Path, addresses: &Addresses) -> String {
          \x20 name server  {name_server}  <- give this one to RocketMQ clients\n\
          \x20 data         {dir}\n\
          \x20 ack          {ack}\n\
-         \x20 try          cargo run -p mezzo-client --example transaction -- {name_server}\n\
+         \x20 try          {program} send orders 'one coffee' --name-server {name_server}\n\
          \x20 stop         ctrl-C or SIGTERM",
         version = env!("CARGO_PKG_VERSION"),
+        program = program(),
         broker = addresses.broker,
         name_server = addresses.name_server,
         dir = dir.display(),
     )
+}
+
+/// How this program is called again: by cargo if it was, which then tells it so.
+fn program() -> &'static str {
+    if std::env::var_os("CARGO").is_some() { "cargo run --release --" } else { "mezzo" }
 }
 
 #[cfg(test)]
