@@ -1,4 +1,4 @@
-//! Holes that a review has found in the store, each kept shut by one test: failed writes, operations that fit no frame,
+//! Holes between two steps of the store, each kept shut by one test: failed writes, operations that fit no frame,
 //! retention across cuts and before a sync, what positions show, derived folders that go missing one by one.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
