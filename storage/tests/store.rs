@@ -187,6 +187,21 @@ fn a_commit_that_is_not_synced_shows_its_message_to_no_read() {
 }
 
 #[test]
+fn a_group_is_seen_when_it_is_synced_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut s = open(dir.path(), AckLevel::Durable);
+    let name = GroupName::new("g").unwrap();
+    s.one(Operation::PutGroup(mezzo_storage::GroupConfig::new(name.clone())));
+    assert!(s.store.group("g").is_none());
+    s.store.sync().unwrap();
+    assert!(s.store.group("g").is_some());
+    s.one(Operation::DeleteGroup(name));
+    assert!(s.store.group("g").is_some());
+    s.store.sync().unwrap();
+    assert!(s.store.group("g").is_none());
+}
+
+#[test]
 fn a_rolled_back_half_stays_dead() {
     let dir = tempfile::tempdir().unwrap();
     let mut s = open(dir.path(), AckLevel::Memory);

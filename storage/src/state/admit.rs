@@ -134,8 +134,8 @@ impl Ledger {
             Operation::PutGroup(config) => {
                 let record = config.to_record();
                 record.encode(sink.scratch);
-                sink.push_scratch(RecordKind::Group, record.flags());
-                self.put_group(config.clone());
+                let at = sink.push_scratch(RecordKind::Group, record.flags());
+                self.put_group(at.position, config.clone(), publisher);
                 OperationResult::Done
             }
             Operation::DeleteGroup(name) if !self.knows_group(name) => {
@@ -147,8 +147,8 @@ impl Ledger {
                 let mut record = record.to_record();
                 record.deleted = true;
                 record.encode(sink.scratch);
-                sink.push_scratch(RecordKind::Group, record.flags());
-                self.delete_group(name);
+                let at = sink.push_scratch(RecordKind::Group, record.flags());
+                self.delete_group(at.position, name, publisher);
                 OperationResult::Done
             }
         };

@@ -2,7 +2,7 @@
 //! below it with what it already knows of the record. The ledger knows no clock: time is the frame's.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
@@ -48,8 +48,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) tag_hash: i32,
 }
 
-/// Groups, shared with readers.
-pub(crate) type Groups = Arc<RwLock<BTreeMap<GroupName, Arc<GroupConfig>>>>;
+/// Groups and their configuration.
+pub(crate) type Groups = BTreeMap<GroupName, Arc<GroupConfig>>;
 
 /// State folded from every record appended so far.
 #[derive(Debug)]
@@ -151,9 +151,9 @@ impl Ledger {
                 let record = GroupRecord::decode(flags, payload).map_err(bad)?;
                 let config = GroupConfig::from_record(&record, at.position)?;
                 if record.deleted {
-                    self.delete_group(&config.name);
+                    self.delete_group(at.position, &config.name, publisher);
                 } else {
-                    self.put_group(config);
+                    self.put_group(at.position, config, publisher);
                 }
             }
             RecordKind::Start => {
@@ -411,19 +411,20 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn put_group(&mut self, config: GroupConfig) {
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.insert(config.name.clone(), Arc::new(config));
+    pub(crate) fn put_group(&mut self, position: u64, config: GroupConfig, publisher: &mut dyn Publisher) {
+        let config = Arc::new(config);
+        self.groups.insert(config.name.clone(), Arc::clone(&config));
+        publisher.publish(position, Publication::Group(config));
     }
 
     /// Whether there is anything of a group: offsets alone may have outlived its configuration.
     pub(crate) fn knows_group(&self, name: &GroupName) -> bool {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
-            || self.offsets.knows_group(name.as_str())
+        self.groups.contains_key(name) || self.offsets.knows_group(name.as_str())
     }
 
-    pub(crate) fn delete_group(&mut self, name: &GroupName) {
-        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    pub(crate) fn delete_group(&mut self, position: u64, name: &GroupName, publisher: &mut dyn Publisher) {
+        self.groups.remove(name);
+        publisher.publish(position, Publication::GroupDeleted(name.clone()));
         self.offsets.remove_group(name.as_str());
     }
 

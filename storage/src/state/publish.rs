@@ -4,6 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use mezzo_protocol::ids::GroupName;
+
+use super::groups::GroupConfig;
 use super::topics::{Queue, Topic};
 use crate::format::queue_entry::QueueEntry;
 
@@ -16,6 +19,10 @@ pub(crate) enum Publication {
     Topic(Arc<Topic>),
     /// A topic is gone.
     TopicDeleted(Arc<Topic>),
+    /// A group has this configuration.
+    Group(Arc<GroupConfig>),
+    /// A group is gone.
+    GroupDeleted(GroupName),
     /// No later entry of the queue has a lower offset.
     Skip { queue: Arc<Queue>, offset: u64 },
 }

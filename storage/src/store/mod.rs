@@ -37,7 +37,7 @@ use crate::log::{Log, Writer};
 use crate::options::StoreOptions;
 use crate::state::groups::GroupConfig;
 use crate::state::leader_clock::LeaderClock;
-use crate::state::ledger::{Groups, Ledger};
+use crate::state::ledger::Ledger;
 use crate::state::offsets::ConsumerOffsets;
 use crate::state::publish::Pending;
 use crate::state::topics::{Queue, Topic};
@@ -119,7 +119,6 @@ pub struct Store {
     /// At acknowledgement `memory`: messages published since the last sync.
     unsynced_messages: AtomicU64,
     view: View,
-    groups: Groups,
     offsets: Arc<ConsumerOffsets>,
     history: Arc<History>,
     base: StateFolder,
@@ -196,13 +195,13 @@ impl Store {
     /// A consumer group's configuration.
     #[must_use]
     pub fn group(&self, name: &str) -> Option<Arc<GroupConfig>> {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.view.groups.get(name).map(|g| Arc::clone(&g))
     }
 
     /// All consumer groups.
     #[must_use]
     pub fn groups(&self) -> Vec<Arc<GroupConfig>> {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.view.groups.iter().map(|g| Arc::clone(&g)).collect()
     }
 
     /// The next offset that a group will consume of a queue, if it ever reported one.

@@ -129,7 +129,10 @@ impl Store {
         };
 
         let pages = PageStore::open(Arc::clone(&fs), queues, &used)?;
-        let view = View { topics: DashMap::new(), pages };
+        let view = View { topics: DashMap::new(), groups: DashMap::new(), pages };
+        for (name, group) in &ledger.groups {
+            view.groups.insert(name.clone(), Arc::clone(group));
+        }
         for (name, topic) in &ledger.topics {
             view.topics.insert(name.clone(), Arc::clone(topic));
         }
@@ -194,7 +197,6 @@ impl Store {
         };
         let end = writer.position();
         let store = Self {
-            groups: Arc::clone(&ledger.groups),
             offsets: Arc::clone(&ledger.offsets),
             appended: AtomicU64::new(end),
             limit: AtomicU64::new(end),

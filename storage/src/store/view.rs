@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
-use mezzo_protocol::ids::TopicName;
+use mezzo_protocol::ids::{GroupName, TopicName};
 
 use crate::error::StorageError;
+use crate::state::groups::GroupConfig;
 use crate::state::publish::{Publication, Publisher};
 use crate::state::queues::PageStore;
 use crate::state::topics::{Queue, Topic};
@@ -16,6 +17,7 @@ use crate::state::topics::{Queue, Topic};
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) topics: DashMap<TopicName, Arc<Topic>>,
+    pub(super) groups: DashMap<GroupName, Arc<GroupConfig>>,
     pub(super) pages: PageStore,
 }
 
@@ -65,6 +67,12 @@ impl View {
                 log.skip_to(&self.pages, offset)?;
                 queue.publish_ends(&log);
             }
+            Publication::Group(config) => {
+                self.groups.insert(config.name.clone(), config);
+            }
+            Publication::GroupDeleted(name) => {
+                self.groups.remove(&name);
+            }
             Publication::Topic(topic) => {
                 self.topics.insert(topic.name().clone(), topic);
             }
@@ -110,7 +118,7 @@ mod tests {
     #[test]
     fn each_watched_queue_is_told_of_once_also_one_that_has_the_symbol_of_a_deleted_one() {
         let pages = PageStore::open(Arc::new(SimulatedDisk::new()), PathBuf::from("/q"), &[]).unwrap();
-        let view = View { topics: DashMap::new(), pages };
+        let view = View { topics: DashMap::new(), groups: DashMap::new(), pages };
         let mut registry = QueueRegistry::default();
         let mut grown = Grown::default();
         let mut want = Vec::new();

@@ -43,8 +43,7 @@ pub(crate) fn base_sections(ledger: &Ledger, file: &mut StateFileBuilder) {
         }
     });
     file.section(SectionKind::Groups, |out| {
-        let groups = ledger.groups.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for group in groups.values() {
+        for group in ledger.groups.values() {
             group.to_record().encode(out);
         }
     });
@@ -202,7 +201,7 @@ fn restore_topics(ledger: &mut Ledger, mut bytes: &[u8]) -> Result<(), StorageEr
 fn restore_groups(ledger: &mut Ledger, mut bytes: &[u8]) -> Result<(), StorageError> {
     while !bytes.is_empty() {
         let (record, rest) = Group::decode_prefix(0, bytes).map_err(format_error("groups"))?;
-        ledger.put_group(GroupConfig::from_record(&record, 0)?);
+        ledger.put_group(0, GroupConfig::from_record(&record, 0)?, &mut Unseen);
         bytes = rest;
     }
     Ok(())
