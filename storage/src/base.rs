@@ -155,6 +155,9 @@ impl StateFolder {
                 Err(crate::format::FormatError::Newer { what, got, newest }) => {
                     return Err(StorageError::NewerVersion { what, got, newest });
                 }
+                Err(crate::format::FormatError::Development { what, got }) => {
+                    return Err(StorageError::DevelopmentVersion { what, got });
+                }
                 Err(_) => damaged.push(path),
             }
         }

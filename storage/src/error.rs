@@ -42,6 +42,18 @@ pub enum StorageError {
         /// The greatest number that this program reads.
         newest: u32,
     },
+    /// A development version wrote this data, before the format was fixed. Nothing has been changed.
+    #[error(
+        "written by a development version of Mezzo, before the format on the disk was fixed ({what} {got}): decide or \
+         let go what is in this folder with the program that wrote it, then start this one with an empty folder \
+         (--data-dir)"
+    )]
+    DevelopmentVersion {
+        /// Which number says so.
+        what: &'static str,
+        /// The number found.
+        got: u32,
+    },
     /// Another process owns the data folder.
     #[error("{} is held by another process ({owner}); stop it or choose another folder", path.display())]
     Locked {

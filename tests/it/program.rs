@@ -98,7 +98,13 @@ fn a_data_folder_that_another_broker_owns_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_data_folder_of_a_newer_version_is_refused_and_left_alone() {
+fn a_data_folder_of_another_version_is_refused_and_left_alone() {
+    for (version, said) in [(3, "newer version"), (1, "written by a development version")] {
+        folder_is_refused(version, said);
+    }
+}
+
+fn folder_is_refused(version: u8, expected: &str) {
     let dir = TempDir::new().unwrap();
     let (data, log) = (dir.path().join("data"), dir.path().join("log"));
     Binary::serve(&data, &log, &SMALL).terminate();
@@ -107,7 +113,7 @@ fn a_data_folder_of_a_newer_version_is_refused_and_left_alone() {
         fs::read_dir(&base).expect("a base is written at the first start").flatten().next().unwrap().path();
     let mut bytes = fs::read(&file).unwrap();
     // version (u16 at 10); the header's checksum (u32 at 92, over bytes 0 to 91) is made to hold
-    bytes[10] = 2;
+    bytes[10] = version;
     let crc = crc32(&bytes[..92]);
     bytes[92..96].copy_from_slice(&crc.to_le_bytes());
     for entry in
@@ -126,7 +132,7 @@ fn a_data_folder_of_a_newer_version_is_refused_and_left_alone() {
         "--name-server-listen",
         "127.0.0.1:0",
     ]);
-    assert!(said.contains("newer"), "{said}");
+    assert!(said.contains(expected), "{said}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
 }
 

@@ -81,7 +81,7 @@ fn frame(base: u64, segment: &[u8], at: usize) -> Option<LogFrame> {
     if !header.starts_with(b"MZ") {
         return None;
     }
-    assert_eq!(header[2], 1, "frame version at {}", base + at as u64);
+    assert_eq!(header[2], 2, "frame version at {}", base + at as u64);
     let bytes = u32_at(header, 4) as usize;
     let mut records = Vec::new();
     let mut next = at + FRAME_HEADER_BYTES;

@@ -43,6 +43,14 @@ pub enum FormatError {
         /// What the checksum covers.
         what: &'static str,
     },
+    /// Written by a development version, before the format was fixed.
+    #[error("{what} {got} is of a development version")]
+    Development {
+        /// Which number it is.
+        what: &'static str,
+        /// The number found.
+        got: u32,
+    },
     /// Written by a newer program.
     #[error("{what} {got} is newer than {newest}")]
     Newer {

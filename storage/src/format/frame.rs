@@ -17,8 +17,8 @@ use super::record::{LogSeed, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 /// Bytes before a frame's first record.
 pub const FRAME_HEADER_BYTES: usize = 40;
 
-/// The frame version that this program writes and the newest that it reads.
-pub const FRAME_VERSION: u8 = 1;
+/// The frame version that this program writes and the only one that it reads: version 1 was never released.
+pub const FRAME_VERSION: u8 = 2;
 
 /// The first two bytes of every frame: "MZ".
 pub const FRAME_MAGIC: [u8; 2] = *b"MZ";
@@ -141,8 +141,8 @@ impl FrameRecord<'_> {
 impl<'a> Frame<'a> {
     /// Reads the frame that `bytes` hold whole and exactly, standing at `position`.
     ///
-    /// [`FormatError::Newer`] means that the CRCs hold but a newer program wrote it; any other error means that there
-    /// is no valid frame here. A header whose version is newer is judged by this version's CRC rule: a newer layout
+    /// [`FormatError::Newer`] and [`FormatError::Development`] mean that the CRCs hold but another version of the program
+    /// wrote it; any other error means that there is no valid frame here. A header whose version is newer is judged by this version's CRC rule: a newer layout
     /// that changes the rule must change the magic, too.
     pub fn parse(seed: LogSeed, position: u64, bytes: &'a [u8]) -> Result<Self, FormatError> {
         let what = "frame";
@@ -169,8 +169,11 @@ impl<'a> Frame<'a> {
             return Err(FormatError::Crc { what: "record" });
         }
         if version != FRAME_VERSION {
-            let (got, newest) = (u32::from(version), u32::from(FRAME_VERSION));
-            return Err(FormatError::Newer { what: "frame version", got, newest });
+            let (what, got, newest) = ("frame version", u32::from(version), u32::from(FRAME_VERSION));
+            return Err(match version {
+                0..FRAME_VERSION => FormatError::Development { what, got },
+                _ => FormatError::Newer { what, got, newest },
+            });
         }
         let kind = FrameKind::from_u8(kind)?;
         if kind == FrameKind::Membership {
@@ -249,6 +252,10 @@ mod tests {
 
     /// Builds a frame by the page, not by the code under test.
     fn frame(position: u64, kind: u8, records: &[(RecordKind, &[u8])]) -> Vec<u8> {
+        frame_of(2, position, kind, records)
+    }
+
+    fn frame_of(version: u8, position: u64, kind: u8, records: &[(RecordKind, &[u8])]) -> Vec<u8> {
         let seed = LogSeed::from_nonce(&NONCE);
         let mut body = Vec::new();
         let mut crcs = Vec::new();
@@ -260,7 +267,7 @@ mod tests {
             body.extend_from_slice(payload);
             crcs.extend_from_slice(&head.crc.to_le_bytes());
         }
-        let mut out = vec![b'M', b'Z', 1, kind];
+        let mut out = vec![b'M', b'Z', version, kind];
         out.extend_from_slice(&u32::try_from(40 + body.len()).unwrap().to_le_bytes());
         out.extend_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0]);
         for field in [9u64, 1_000, 64] {
@@ -304,7 +311,8 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             let result = Frame::parse(seed, 4096, &damaged);
-            assert!(!matches!(result, Ok(_) | Err(FormatError::Newer { .. })), "bit {bit}");
+            let told = matches!(result, Err(FormatError::Newer { .. } | FormatError::Development { .. }));
+            assert!(result.is_err() && !told, "bit {bit}");
         }
     }
 
@@ -316,11 +324,19 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_program_wrote_is_told_from_damage() {
+    fn what_another_version_wrote_is_told_from_damage() {
         let seed = LogSeed::from_nonce(&NONCE);
         let bytes = frame(4096, 7, &[]);
         let newer = Frame::parse(seed, 4096, &bytes);
         assert!(matches!(newer, Err(FormatError::Newer { what: "frame kind", got: 7, .. })));
+        let old = frame_of(1, 4096, 1, &[]);
+        let expected = FormatError::Development { what: "frame version", got: 1 };
+        assert_eq!(Frame::parse(seed, 4096, &old).unwrap_err(), expected);
+        let newer = frame_of(3, 4096, 1, &[]);
+        assert!(matches!(
+            Frame::parse(seed, 4096, &newer),
+            Err(FormatError::Newer { got: 3, newest: 2, .. })
+        ));
         let membership = frame(4096, 3, &[]);
         assert!(matches!(Frame::parse(seed, 4096, &membership), Err(FormatError::Newer { got: 3, .. })));
     }

@@ -19,8 +19,8 @@ pub const STATE_HEADER_BYTES: usize = 96;
 /// Bytes before a section's own.
 pub const SECTION_HEADER_BYTES: usize = 16;
 
-/// The version that this program writes and the newest that it reads.
-pub const STATE_VERSION: u16 = 1;
+/// The version that this program writes and the only one that it reads: version 1 was never released.
+pub const STATE_VERSION: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"MZSTATE1";
 const CRC_AT: usize = 92;
@@ -164,8 +164,11 @@ impl StateHeader {
             return Err(FormatError::Crc { what });
         }
         if version != STATE_VERSION {
-            let (got, newest) = (u32::from(version), u32::from(STATE_VERSION));
-            return Err(FormatError::Newer { what: "state file version", got, newest });
+            let (what, got, newest) = ("state file version", u32::from(version), u32::from(STATE_VERSION));
+            return Err(match version {
+                0..STATE_VERSION => FormatError::Development { what, got },
+                _ => FormatError::Newer { what, got, newest },
+            });
         }
         header.role = match role {
             1 => StateRole::Base,
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let mut golden = b"MZSTATE1\x02\0\x01\0\x02\0\0\0\x03\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0".to_vec();
+        let mut golden = b"MZSTATE1\x02\0\x02\0\x02\0\0\0\x03\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0".to_vec();
         for field in [4u64, 5, 6] {
             golden.extend_from_slice(&field.to_le_bytes());
         }

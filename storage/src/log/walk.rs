@@ -70,7 +70,8 @@ impl FrameSource<'_> {
     /// The valid frame at `position`; `None` if there is none.
     ///
     /// # Errors
-    /// [`StorageError::NewerVersion`] for a frame whose CRC holds but which this program cannot read; read errors.
+    /// [`StorageError::NewerVersion`] and [`StorageError::DevelopmentVersion`] for a frame whose CRC holds but which this
+    /// program cannot read; read errors.
     pub(super) fn frame_at<'w>(
         &self,
         window: &'w mut Window,
@@ -93,6 +94,9 @@ impl FrameSource<'_> {
             Ok(frame) => Ok(Some(frame)),
             Err(FormatError::Newer { what, got, newest }) => {
                 Err(StorageError::NewerVersion { what, got, newest })
+            }
+            Err(FormatError::Development { what, got }) => {
+                Err(StorageError::DevelopmentVersion { what, got })
             }
             Err(_) => Ok(None),
         }
