@@ -1,10 +1,10 @@
-//! Every time, bound and size of the client, with its default. Plain values: set what you want to differ, leave the rest.
+//! Every time, bound and size of the client, with its default. Begin with the default and say what is to differ:
 //!
 //! ```
 //! use mezzo_client::config::ClientConfig;
 //!
-//! let config = ClientConfig { request_timeout_ms: 1_000, ..ClientConfig::default() };
-//! assert_eq!(config.heartbeat_interval_ms, 30_000);
+//! let config = ClientConfig::default().request_timeout_ms(1_000).new_topic_queues(8);
+//! assert_eq!((config.request_timeout_ms, config.heartbeat_interval_ms), (1_000, 30_000));
 //! ```
 
 use mezzo_protocol::limits;
@@ -14,116 +14,112 @@ pub use crate::core::backoff::BackoffPolicy;
 pub use crate::core::process_queue::PrefetchLimits;
 pub use mezzo_protocol::remoting::frame::HeaderEncoding;
 
-/// Settings of a [`Client`](crate::Client): connections, routes, heartbeats.
-#[derive(Debug, Clone)]
-pub struct ClientConfig {
-    /// How requests are written. Default: JSON, which every broker and proxy reads.
-    pub header_encoding: HeaderEncoding,
-    /// Longest wait for a connection to be made, in milliseconds. Default: 3,000.
-    pub connect_timeout_ms: u64,
-    /// Longest wait for the answer to a request that has no time of its own, in milliseconds. Default: 3,000.
-    pub request_timeout_ms: u64,
-    /// Longest time that one write to a socket may take before the connection is given up, in milliseconds.
-    /// Default: 10,000.
-    pub write_timeout_ms: u64,
-    /// Time between heartbeats to each broker, in milliseconds; brokers forget a client after 120,000. Default: 30,000.
-    pub heartbeat_interval_ms: u64,
-    /// Age at which a route is asked for again, in milliseconds. Default: 30,000.
-    pub route_refresh_ms: u64,
-    /// The same for a topic that is just being created by sending to it, in milliseconds. Default: 1,000.
-    pub new_topic_refresh_ms: u64,
-    /// Queues of a topic that a broker creates because of our first message. Default: 4.
-    pub new_topic_queues: u32,
-    /// Most topics whose routes are held; past it the one unused for longest is forgotten. Default: 4,096.
-    pub route_topics_max: usize,
-    /// Most unanswered requests on one connection; past it a request fails at once. Default: 65,536.
-    pub pending_requests_max: usize,
-    /// Most bytes that wait to be written to one connection; past it senders wait. Default: 8 MiB.
-    pub write_buffer_bytes_max: usize,
-    /// Largest frame that is read, in bytes; a larger one ends the connection. Default: 16 MiB.
-    pub frame_bytes_max: usize,
-    /// Most requests of brokers (check-backs, changes of groups) that wait to be looked at; past it they are dropped,
-    /// and brokers repeat what matters. Default: 1,024.
-    pub inbound_requests_max: usize,
-    /// Waiting times before a lost connection is made again. Default: 100 ms, doubling to 10 s.
-    pub reconnect: BackoffPolicy,
+/// Writes a struct of settings: the fields with their defaults, and a method of the same name for each that sets it.
+/// The structs may get further fields, so programs begin with the default and change what they want to differ.
+macro_rules! settings {
+    (
+        $(#[$about:meta])*
+        pub struct $name:ident {
+            $($(#[$doc:meta])* pub $field:ident: $type:ty = $default:expr,)*
+        }
+    ) => {
+        $(#[$about])*
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $name {
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub const fn $field(mut self, value: $type) -> Self {
+                    self.$field = value;
+                    self
+                }
+            )*
+        }
+    };
 }
 
-impl Default for ClientConfig {
-    fn default() -> Self {
-        Self {
-            header_encoding: HeaderEncoding::Json,
-            connect_timeout_ms: 3_000,
-            request_timeout_ms: 3_000,
-            write_timeout_ms: 10_000,
-            heartbeat_interval_ms: 30_000,
-            route_refresh_ms: 30_000,
-            new_topic_refresh_ms: 1_000,
-            new_topic_queues: 4,
-            route_topics_max: 4_096,
-            pending_requests_max: 65_536,
-            write_buffer_bytes_max: 8 << 20,
-            frame_bytes_max: limits::FRAME_BYTES_MAX,
-            inbound_requests_max: 1_024,
-            reconnect: BackoffPolicy::new(100, 10_000),
-        }
+settings! {
+    /// Settings of a [`Client`](crate::Client): connections, routes, heartbeats.
+    #[derive(Debug, Clone)]
+    pub struct ClientConfig {
+        /// How requests are written. Default: JSON, which every broker and proxy reads.
+        pub header_encoding: HeaderEncoding = HeaderEncoding::Json,
+        /// Longest wait for a connection to be made, in milliseconds. Default: 3,000.
+        pub connect_timeout_ms: u64 = 3_000,
+        /// Longest wait for the answer to a request that has no time of its own, in milliseconds. Default: 3,000.
+        pub request_timeout_ms: u64 = 3_000,
+        /// Longest time that one write to a socket may take before the connection is given up, in milliseconds.
+        /// Default: 10,000.
+        pub write_timeout_ms: u64 = 10_000,
+        /// Time between heartbeats to each broker, in milliseconds; brokers forget a client after 120,000. Default: 30,000.
+        pub heartbeat_interval_ms: u64 = 30_000,
+        /// Age at which a route is asked for again, in milliseconds. Default: 30,000.
+        pub route_refresh_ms: u64 = 30_000,
+        /// The same for a topic that is just being created by sending to it, in milliseconds. Default: 1,000.
+        pub new_topic_refresh_ms: u64 = 1_000,
+        /// Queues of a topic that a broker creates because of our first message. Default: 4.
+        pub new_topic_queues: u32 = 4,
+        /// Most topics whose routes are held; past it the one unused for longest is forgotten. Default: 4,096.
+        pub route_topics_max: usize = 4_096,
+        /// Most unanswered requests on one connection; past it a request fails at once. Default: 65,536.
+        pub pending_requests_max: usize = 65_536,
+        /// Most bytes that wait to be written to one connection; past it senders wait. Default: 8 MiB.
+        pub write_buffer_bytes_max: usize = 8 << 20,
+        /// Largest frame that is read, in bytes; a larger one ends the connection. Default: 16 MiB.
+        pub frame_bytes_max: usize = limits::FRAME_BYTES_MAX,
+        /// Most requests of brokers (check-backs, changes of groups) that wait to be looked at; past it they are dropped,
+        /// and brokers repeat what matters. Default: 1,024.
+        pub inbound_requests_max: usize = 1_024,
+        /// Waiting times before a lost connection is made again. Default: 100 ms, doubling to 10 s.
+        pub reconnect: BackoffPolicy = BackoffPolicy::new(100, 10_000),
     }
 }
 
-/// Settings of a [`Producer`](crate::Producer).
-#[derive(Debug, Clone)]
-pub struct ProducerConfig {
-    /// Longest time of a whole send, retries and waiting for room included, in milliseconds. Default: 6,000.
-    pub send_timeout_ms: u64,
-    /// Longest wait for the answer to one attempt, in milliseconds. Default: 3,000.
-    pub attempt_timeout_ms: u64,
-    /// Further attempts after the first, each on another broker or queue if there is one. Default: 2.
-    pub retries: u32,
-    /// Whether an attempt with unknown outcome is followed by another. `true` favours delivery (at least once),
-    /// `false` favours no duplicates. Halves of transactions and ordered messages are never repeated after an unknown
-    /// outcome. Default: true.
-    pub retry_unknown: bool,
-    /// Waiting times before another attempt after a broker refused one (it is busy, mostly). Default: 10 ms, doubling
-    /// to 500 ms.
-    pub retry_backoff: BackoffPolicy,
-    /// Retries in a burst; later one per ten successful sends. Default: 100.
-    pub retry_budget: u32,
-    /// Most sends in flight; past it `send` waits. Default: 4,096.
-    pub in_flight_max: usize,
-    /// Most body bytes in flight; past it `send` waits. Default: 64 MiB.
-    pub in_flight_bytes_max: usize,
-    /// Whether single sends wait for others of their topic and travel as one batch. Default: no.
-    pub batching: Option<BatchingPolicy>,
-    /// Bodies of at least so many bytes are compressed. Default: 4,096.
-    pub compress_from_bytes: usize,
-    /// How they are compressed. Default: zlib, which every client reads.
-    pub compression: BodyCompression,
-    /// Level of zlib and Zstandard, 1 (fast) to 9 (small). Default: 5.
-    pub compression_level: u32,
-    /// How long a broker that failed is passed over while there are others, in milliseconds. Default: 5,000.
-    pub spare_broker_ms: u64,
-    /// Longest wait at shutdown for sends in flight, in milliseconds. Default: 10,000.
-    pub drain_timeout_ms: u64,
-}
-
-impl Default for ProducerConfig {
-    fn default() -> Self {
-        Self {
-            send_timeout_ms: 6_000,
-            attempt_timeout_ms: 3_000,
-            retries: 2,
-            retry_unknown: true,
-            retry_backoff: BackoffPolicy::new(10, 500),
-            retry_budget: 100,
-            in_flight_max: 4_096,
-            in_flight_bytes_max: 64 << 20,
-            batching: None,
-            compress_from_bytes: 4_096,
-            compression: BodyCompression::Zlib,
-            compression_level: 5,
-            spare_broker_ms: 5_000,
-            drain_timeout_ms: 10_000,
-        }
+settings! {
+    /// Settings of a [`Producer`](crate::Producer).
+    #[derive(Debug, Clone)]
+    pub struct ProducerConfig {
+        /// Longest time of a whole send, retries and waiting for room included, in milliseconds. Default: 6,000.
+        pub send_timeout_ms: u64 = 6_000,
+        /// Longest wait for the answer to one attempt, in milliseconds. Default: 3,000.
+        pub attempt_timeout_ms: u64 = 3_000,
+        /// Further attempts after the first, each on another broker or queue if there is one. Default: 2.
+        pub retries: u32 = 2,
+        /// Whether an attempt with unknown outcome is followed by another. `true` favours delivery (at least once),
+        /// `false` favours no duplicates. Halves of transactions and ordered messages are never repeated after an unknown
+        /// outcome. Default: true.
+        pub retry_unknown: bool = true,
+        /// Waiting times before another attempt after a broker refused one (it is busy, mostly). Default: 10 ms, doubling
+        /// to 500 ms.
+        pub retry_backoff: BackoffPolicy = BackoffPolicy::new(10, 500),
+        /// Retries in a burst; later one per ten successful sends. Default: 100.
+        pub retry_budget: u32 = 100,
+        /// Most sends in flight; past it `send` waits. Default: 4,096.
+        pub in_flight_max: usize = 4_096,
+        /// Most body bytes in flight; past it `send` waits. Default: 64 MiB.
+        pub in_flight_bytes_max: usize = 64 << 20,
+        /// Whether single sends wait for others of their topic and travel as one batch. Default: no.
+        pub batching: Option<BatchingPolicy> = None,
+        /// Bodies of at least so many bytes are compressed. Default: 4,096.
+        pub compress_from_bytes: usize = 4_096,
+        /// How they are compressed. Default: zlib, which every client reads.
+        pub compression: BodyCompression = BodyCompression::Zlib,
+        /// Level of zlib and Zstandard, 1 (fast) to 9 (small). Default: 5.
+        pub compression_level: u32 = 5,
+        /// How long a broker that failed is passed over while there are others, in milliseconds. Default: 5,000.
+        pub spare_broker_ms: u64 = 5_000,
+        /// Longest wait at shutdown for sends in flight, in milliseconds. Default: 10,000.
+        pub drain_timeout_ms: u64 = 10_000,
     }
 }
 
@@ -142,58 +138,41 @@ pub enum BodyCompression {
     Zstd,
 }
 
-/// When a batch of single sends is complete. Messages with a sharding key or a delay travel alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchingPolicy {
-    /// Longest wait of a message for others, in milliseconds.
-    pub linger_ms: u64,
-    /// Most messages of a batch; at most 4,096.
-    pub messages_max: usize,
-    /// Most bytes of a batch, properties included; at most 4 MiB.
-    pub bytes_max: usize,
-}
-
-impl Default for BatchingPolicy {
-    fn default() -> Self {
-        Self { linger_ms: 5, messages_max: 512, bytes_max: 256 << 10 }
+settings! {
+    /// When a batch of single sends is complete. Messages with a sharding key or a delay travel alone.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct BatchingPolicy {
+        /// Longest wait of a message for others, in milliseconds.
+        pub linger_ms: u64 = 5,
+        /// Most messages of a batch; at most 4,096.
+        pub messages_max: usize = 512,
+        /// Most bytes of a batch, properties included; at most 4 MiB.
+        pub bytes_max: usize = 256 << 10,
     }
 }
 
-/// Settings of a [`TransactionProducer`](crate::TransactionProducer), beside those of its sends.
-#[derive(Debug, Clone)]
-pub struct TransactionConfig {
-    /// How half messages are sent.
-    pub producer: ProducerConfig,
-    /// Longest wait for the broker's answer to a decision, in milliseconds; then the outcome is
-    /// [`Unknown`](crate::Outcome::Unknown) and the broker's check-back settles it. Default: 3,000.
-    pub end_timeout_ms: u64,
-    /// Most transactions whose local part runs at one time; past it `prepare` waits. Default: 10,000.
-    pub running_max: usize,
-    /// Decisions remembered until the broker confirms them, so that a check-back is answered without asking the
-    /// handler; past it the oldest is forgotten and the handler is asked. Default: 4,096.
-    pub unconfirmed_max: usize,
-    /// Most check-backs that are being answered at one time. Default: 16.
-    pub check_back_concurrency: usize,
-    /// Most check-backs that wait for it; past it they are dropped, and the broker asks again. Default: 1,024.
-    pub check_backs_waiting_max: usize,
-    /// Longest time of the handler; then the answer is "unknown", in milliseconds. Default: 30,000.
-    pub check_back_timeout_ms: u64,
-    /// Longest wait at shutdown for running local parts, in milliseconds. Default: 10,000.
-    pub drain_timeout_ms: u64,
-}
-
-impl Default for TransactionConfig {
-    fn default() -> Self {
-        Self {
-            producer: ProducerConfig::default(),
-            end_timeout_ms: 3_000,
-            running_max: 10_000,
-            unconfirmed_max: 4_096,
-            check_back_concurrency: 16,
-            check_backs_waiting_max: 1_024,
-            check_back_timeout_ms: 30_000,
-            drain_timeout_ms: 10_000,
-        }
+settings! {
+    /// Settings of a [`TransactionProducer`](crate::TransactionProducer), beside those of its sends.
+    #[derive(Debug, Clone)]
+    pub struct TransactionConfig {
+        /// How half messages are sent.
+        pub producer: ProducerConfig = ProducerConfig::default(),
+        /// Longest wait for the broker's answer to a decision, in milliseconds; then the outcome is
+        /// [`Unknown`](crate::Outcome::Unknown) and the broker's check-back settles it. Default: 3,000.
+        pub end_timeout_ms: u64 = 3_000,
+        /// Most transactions whose local part runs at one time; past it `prepare` waits. Default: 10,000.
+        pub running_max: usize = 10_000,
+        /// Decisions remembered until the broker confirms them, so that a check-back is answered without asking the
+        /// handler; past it the oldest is forgotten and the handler is asked. Default: 4,096.
+        pub unconfirmed_max: usize = 4_096,
+        /// Most check-backs that are being answered at one time. Default: 16.
+        pub check_back_concurrency: usize = 16,
+        /// Most check-backs that wait for it; past it they are dropped, and the broker asks again. Default: 1,024.
+        pub check_backs_waiting_max: usize = 1_024,
+        /// Longest time of the handler; then the answer is "unknown", in milliseconds. Default: 30,000.
+        pub check_back_timeout_ms: u64 = 30_000,
+        /// Longest wait at shutdown for running local parts, in milliseconds. Default: 10,000.
+        pub drain_timeout_ms: u64 = 10_000,
     }
 }
 

@@ -303,7 +303,7 @@ async fn a_subscription_by_tag_gets_its_tags_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_survive_compression_and_the_binary_header_works_throughout() {
     let broker = TestBroker::start(&[]);
-    let config = ClientConfig { header_encoding: HeaderEncoding::Binary, ..ClientConfig::default() };
+    let config = ClientConfig::default().header_encoding(HeaderEncoding::Binary);
     let client = Client::builder(broker.name_server().to_string()).config(config).build().await.unwrap();
     let (producer, _) = transactions(&client, LocalOutcome::Unknown).await;
     let body = "compressible ".repeat(8_000);

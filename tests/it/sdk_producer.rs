@@ -125,7 +125,7 @@ async fn bodies_arrive_as_they_were_sent_whatever_compresses_them() {
     for compression in
         [BodyCompression::Off, BodyCompression::Zlib, BodyCompression::Lz4, BodyCompression::Zstd]
     {
-        let config = ProducerConfig { compression, ..ProducerConfig::default() };
+        let config = ProducerConfig::default().compression(compression);
         let producer = client.producer("PG_small").config(config).start().await.expect("a producer starts");
         let body = format!("{compression:?} ").repeat(2_000);
         producer.send(Message::new("orders", body.clone()).expect("valid")).await.expect("stored");

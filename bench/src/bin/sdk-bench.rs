@@ -55,7 +55,7 @@ struct Line<'a> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let header_encoding = if arguments.binary { HeaderEncoding::Binary } else { HeaderEncoding::Json };
-    let config = ClientConfig { header_encoding, ..ClientConfig::default() };
+    let config = ClientConfig::default().header_encoding(header_encoding);
     let client = Client::builder(&arguments.name_server).config(config).build().await?;
     send(&client, &arguments).await?;
     receive(&client, &arguments).await?;

@@ -226,7 +226,7 @@ impl ProducerBuilder {
     /// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
     /// use mezzo_client::config::BatchingPolicy;
     ///
-    /// let policy = BatchingPolicy { linger_ms: 2, ..BatchingPolicy::default() };
+    /// let policy = BatchingPolicy::default().linger_ms(2);
     /// let producer = client.producer("meters").batching(policy).start().await?;
     /// # Ok(())
     /// # }

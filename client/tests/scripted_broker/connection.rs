@@ -48,7 +48,7 @@ async fn a_lost_connection_is_made_again_without_any_send() {
 #[tokio::test]
 async fn heartbeats_go_on_and_a_connection_that_swallows_them_is_replaced() {
     let broker = broker().await;
-    let config = mezzo_client::config::ClientConfig { request_timeout_ms: 100, ..settings() };
+    let config = settings().request_timeout_ms(100);
     let client = Client::builder(broker.address()).config(config).build().await.unwrap();
     let producer = client.producer("sellers").start().await.unwrap();
     producer.send(Message::new("orders", "x").unwrap()).await.unwrap();
@@ -116,7 +116,7 @@ async fn dropping_the_last_handle_closes_the_connections() {
 async fn heartbeats_go_on_while_name_servers_do_not_answer() {
     let broker = broker().await;
     let topics = ["orders", "a", "b", "c", "d", "e"];
-    let config = mezzo_client::config::ClientConfig { route_refresh_ms: 200, ..settings() };
+    let config = settings().route_refresh_ms(200);
     let client = Client::builder(broker.address()).config(config).build().await.unwrap();
     let producer = client.producer("sellers").start().await.unwrap();
     for topic in topics {

@@ -74,7 +74,7 @@ async fn only_what_was_refused_is_sent_again() {
 async fn a_message_without_an_answer_is_unknown_and_its_neighbours_are_not() {
     let broker = broker().await;
     broker.script(SEND, [Action::Silence]);
-    let config = ProducerConfig { retries: 0, attempt_timeout_ms: 200, ..ProducerConfig::default() };
+    let config = ProducerConfig::default().retries(0).attempt_timeout_ms(200);
     let sent = producer(&broker, config).await.send_all(numbered(10)).await;
     assert!(matches!(&sent[0], Err(SendError::Unknown { last: RequestError::TimedOut { .. }, .. })));
     assert!(sent[1..].iter().all(Result::is_ok));
@@ -87,7 +87,7 @@ async fn after_a_lost_connection_the_rest_is_sent_again_and_receipts_admit_it() 
     let sent = producer(&broker, ProducerConfig::default()).await.send_all(numbered(10)).await;
     assert!(sent.iter().all(|sent| sent.as_ref().unwrap().may_be_duplicated));
     broker.script(SEND, [Action::HangUp]);
-    let config = ProducerConfig { retry_unknown: false, ..ProducerConfig::default() };
+    let config = ProducerConfig::default().retry_unknown(false);
     let sent = producer(&broker, config).await.send_all(numbered(10)).await;
     assert!(sent.iter().all(|sent| sent.as_ref().unwrap_err().is_outcome_unknown()));
 }
@@ -95,7 +95,7 @@ async fn after_a_lost_connection_the_rest_is_sent_again_and_receipts_admit_it() 
 #[tokio::test]
 async fn narrow_bounds_slow_a_call_down_and_do_not_stop_it() {
     let broker = broker().await;
-    let narrow = ProducerConfig { in_flight_max: 3, in_flight_bytes_max: 8, ..ProducerConfig::default() };
+    let narrow = ProducerConfig::default().in_flight_max(3).in_flight_bytes_max(8);
     let producer = producer(&broker, narrow).await;
     assert!(producer.send_all(numbered(100)).await.iter().all(Result::is_ok));
     let large = vec![Message::new("orders", vec![7_u8; 1_000]).unwrap(); 5];
@@ -181,8 +181,8 @@ async fn what_cannot_be_one_batch_is_not_sent() {
 async fn single_sends_travel_together_when_asked() {
     let broker = broker().await;
     broker.script(BATCH, [three_stored()]);
-    let batching = BatchingPolicy { linger_ms: 60_000, messages_max: 3, ..BatchingPolicy::default() };
-    let producer = producer(&broker, ProducerConfig { batching: Some(batching), ..Default::default() }).await;
+    let batching = BatchingPolicy::default().linger_ms(60_000).messages_max(3);
+    let producer = producer(&broker, ProducerConfig::default().batching(Some(batching))).await;
     let mut sends = tokio::task::JoinSet::new();
     for message in numbered(3) {
         let producer = producer.clone();
@@ -199,8 +199,8 @@ async fn single_sends_travel_together_when_asked() {
 #[tokio::test]
 async fn a_batch_that_does_not_fill_goes_after_its_linger_time_and_its_failure_is_everyones() {
     let broker = broker().await;
-    let batching = BatchingPolicy { linger_ms: 5, ..BatchingPolicy::default() };
-    let producer = producer(&broker, ProducerConfig { batching: Some(batching), ..Default::default() }).await;
+    let batching = BatchingPolicy::default().linger_ms(5);
+    let producer = producer(&broker, ProducerConfig::default().batching(Some(batching))).await;
     assert!(producer.send(numbered(1).remove(0)).await.is_ok());
     assert_eq!(broker.all(SEND).len(), 1, "one message needs no batch");
     broker.always(BATCH, Some(Action::Code(ResponseCode::MESSAGE_ILLEGAL)));

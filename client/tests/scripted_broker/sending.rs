@@ -24,7 +24,7 @@ fn message(body: &str) -> Message {
 }
 
 fn quick() -> ProducerConfig {
-    ProducerConfig { attempt_timeout_ms: 1_000, ..ProducerConfig::default() }
+    ProducerConfig::default().attempt_timeout_ms(1_000)
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn without_an_answer_the_outcome_is_unknown() {
     let broker = broker().await;
     broker.always(SEND, Some(Action::Silence));
     let client = broker.client().await;
-    let config = ProducerConfig { retries: 1, attempt_timeout_ms: 50, ..quick() };
+    let config = quick().retries(1).attempt_timeout_ms(50);
     let error = producer(&client, config).await.send(message("x")).await.unwrap_err();
     let SendError::Unknown { attempts: 2, last: RequestError::TimedOut { .. }, unique_key } = error else {
         panic!("{error}");
@@ -115,7 +115,7 @@ async fn who_wants_no_duplicates_gets_no_second_attempt_after_a_lost_answer() {
     let broker = broker().await;
     broker.script(SEND, [Action::HangUp]);
     let client = broker.client().await;
-    let config = ProducerConfig { retry_unknown: false, ..quick() };
+    let config = quick().retry_unknown(false);
     let error = producer(&client, config).await.send(message("x")).await.unwrap_err();
     assert!(error.is_outcome_unknown(), "{error}");
     assert_eq!(broker.all(SEND).len(), 1);
@@ -143,7 +143,7 @@ async fn a_send_waits_for_a_broker_that_comes_back_in_time() {
 async fn a_broker_that_stays_away_ends_the_send_in_time_and_surely_not_stored() {
     let mut broker = broker().await;
     let client = broker.client().await;
-    let config = ProducerConfig { send_timeout_ms: 300, ..quick() };
+    let config = quick().send_timeout_ms(300);
     let producer = producer(&client, config).await;
     producer.send(message("before")).await.unwrap();
     broker.go_down().await;
@@ -156,7 +156,7 @@ async fn a_send_beyond_the_bound_begins_when_another_ends() {
     let broker = broker().await;
     broker.script(SEND, [Action::Silence]);
     let client = broker.client().await;
-    let config = ProducerConfig { in_flight_max: 1, retries: 0, ..quick() };
+    let config = quick().in_flight_max(1).retries(0);
     let producer = producer(&client, config).await;
     let first = tokio::spawn({
         let producer = producer.clone();
@@ -252,7 +252,7 @@ async fn a_refusal_at_the_end_of_the_time_stays_a_refusal() {
     broker.always(SEND, Some(Action::Code(ResponseCode::SYSTEM_BUSY)));
     let client = broker.client().await;
     let retry_backoff = BackoffPolicy::new(10_000, 10_000);
-    let config = ProducerConfig { send_timeout_ms: 300, retry_backoff, ..quick() };
+    let config = quick().send_timeout_ms(300).retry_backoff(retry_backoff);
     let error = producer(&client, config).await.send(message("x")).await.unwrap_err();
     assert!(matches!(error, SendError::NotSent { attempts: 1, .. }), "{error}");
     assert_eq!(broker.all(SEND).len(), 1);
@@ -261,7 +261,7 @@ async fn a_refusal_at_the_end_of_the_time_stays_a_refusal() {
 #[tokio::test]
 async fn a_name_server_that_forgot_its_topics_does_not_stop_a_send() {
     let broker = broker().await;
-    let config = mezzo_client::config::ClientConfig { route_refresh_ms: 1, ..settings() };
+    let config = settings().route_refresh_ms(1);
     let client = Client::builder(broker.address()).config(config).build().await.unwrap();
     let producer = producer(&client, quick()).await;
     producer.send(message("before")).await.unwrap();
@@ -279,7 +279,7 @@ async fn a_name_server_that_never_answers_leaves_time_for_the_next() {
     let (silent, broker) = (FakeBroker::start().await, broker().await);
     silent.always(RequestCode::GET_ROUTEINFO_BY_TOPIC, Some(Action::Silence));
     let addresses = format!("{};{}", silent.address(), broker.address());
-    let config = mezzo_client::config::ClientConfig { request_timeout_ms: 400, ..settings() };
+    let config = settings().request_timeout_ms(400);
     let client = Client::builder(addresses).config(config).build().await.unwrap();
     producer(&client, quick()).await.send(message("x")).await.unwrap();
 }
@@ -289,7 +289,7 @@ async fn a_shutdown_that_gave_up_is_not_called_drained_the_second_time() {
     let broker = broker().await;
     broker.script(SEND, [Action::Silence]);
     let client = broker.client().await;
-    let producer = producer(&client, ProducerConfig { drain_timeout_ms: 20, ..quick() }).await;
+    let producer = producer(&client, quick().drain_timeout_ms(20)).await;
     let sending = tokio::spawn({
         let producer = producer.clone();
         async move { producer.send(message("x")).await }

@@ -46,11 +46,9 @@ impl Records {
     }
 
     async fn start(&self, client: &Client) -> TransactionProducer {
-        let config = TransactionConfig {
-            end_timeout_ms: 1_000,
-            producer: ProducerConfig { attempt_timeout_ms: 1_000, ..ProducerConfig::default() },
-            ..TransactionConfig::default()
-        };
+        let config = TransactionConfig::default()
+            .end_timeout_ms(1_000)
+            .producer(ProducerConfig::default().attempt_timeout_ms(1_000));
         let records = self.clone();
         let producer =
             client.transaction_producer("pay").config(config).check_back(move |_: ReceivedMessage| {
@@ -262,8 +260,7 @@ async fn a_known_decision_does_not_wait_behind_a_slow_handler() {
     let broker = broker().await;
     broker.script(END, [Action::Silence]);
     let client = broker.client().await;
-    let config =
-        TransactionConfig { end_timeout_ms: 100, check_back_concurrency: 1, ..TransactionConfig::default() };
+    let config = TransactionConfig::default().end_timeout_ms(100).check_back_concurrency(1);
     let hangs = |_: ReceivedMessage| std::future::pending();
     let producer = client.transaction_producer("pay").config(config).check_back(hangs).start().await.unwrap();
     let outcome = decide(&producer, LocalOutcome::Commit).await.unwrap();
@@ -330,7 +327,7 @@ async fn a_handler_that_fails_answers_unknown() {
 async fn a_handler_that_panics_or_hangs_answers_unknown() {
     let broker = broker().await;
     let client = broker.client().await;
-    let config = TransactionConfig { check_back_timeout_ms: 100, ..TransactionConfig::default() };
+    let config = TransactionConfig::default().check_back_timeout_ms(100);
     let producer =
         client.transaction_producer("pay").config(config).check_back(|half: ReceivedMessage| async move {
             assert_ne!(half.unique_key(), Some("panics"), "as the test wants it");
@@ -362,8 +359,8 @@ async fn a_group_has_one_transaction_producer_per_client_and_it_needs_a_handler(
 async fn a_transaction_beyond_the_bound_waits_and_then_is_not_begun() {
     let broker = broker().await;
     let client = broker.client().await;
-    let sends = ProducerConfig { send_timeout_ms: 50, ..ProducerConfig::default() };
-    let config = TransactionConfig { running_max: 1, producer: sends, ..TransactionConfig::default() };
+    let sends = ProducerConfig::default().send_timeout_ms(50);
+    let config = TransactionConfig::default().running_max(1).producer(sends);
     let handler = |_: ReceivedMessage| async { Ok(LocalOutcome::Unknown) };
     let producer =
         client.transaction_producer("pay").config(config).check_back(handler).start().await.unwrap();
@@ -403,13 +400,13 @@ async fn shutdown_waits_for_running_transactions_and_begins_no_more() {
 #[tokio::test]
 async fn a_decision_waits_for_a_place_among_the_requests_without_keeping_the_thread() {
     let broker = broker().await;
-    let config = mezzo_client::config::ClientConfig { pending_requests_max: 1, ..crate::fake::settings() };
-    let config = mezzo_client::config::ClientConfig { heartbeat_interval_ms: 60_000, ..config };
+    let config = crate::fake::settings().pending_requests_max(1);
+    let config = config.heartbeat_interval_ms(60_000);
     let client = Client::builder(broker.address()).config(config).build().await.unwrap();
     let producer = Records::saying(LocalOutcome::Unknown).start(&client).await;
     let prepared = producer.prepare(message()).await.unwrap();
     broker.script(SEND, [Action::Silence]);
-    let config = ProducerConfig { attempt_timeout_ms: 200, retries: 0, ..ProducerConfig::default() };
+    let config = ProducerConfig::default().attempt_timeout_ms(200).retries(0);
     let plain = client.producer("sellers").config(config).start().await.unwrap();
     let taking_the_place = tokio::spawn(async move { plain.send(message()).await });
     broker.wait_nth(SEND, 2).await;

@@ -198,12 +198,10 @@ impl Shared {
 
 /// Client settings with times short enough for a test.
 pub(crate) fn settings() -> ClientConfig {
-    ClientConfig {
-        heartbeat_interval_ms: 300,
-        request_timeout_ms: 2_000,
-        reconnect: BackoffPolicy::new(5, 50),
-        ..ClientConfig::default()
-    }
+    ClientConfig::default()
+        .heartbeat_interval_ms(300)
+        .request_timeout_ms(2_000)
+        .reconnect(BackoffPolicy::new(5, 50))
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener) {
