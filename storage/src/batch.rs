@@ -210,6 +210,16 @@ pub enum Refusal {
     /// Older than every decision still remembered.
     #[error("the transaction is older than the history of decisions")]
     Expired,
+    /// The transaction is not open, and what may hold its decision cannot be read.
+    #[error(
+        "what was decided cannot be read at this moment; nothing was changed, try again (the broker's log says why)"
+    )]
+    HistoryUnreadable,
+    /// No transaction of that name is open, and none that is still remembered was decided.
+    #[error(
+        "no transaction of this name is open, and no decision about it is remembered: never prepared, or expired"
+    )]
+    UnknownOrExpired,
     /// `limits.open_messages` half and delayed messages are open.
     #[error("too many open half and delayed messages (limits.open_messages); try again later")]
     TooManyOpen,

@@ -24,8 +24,10 @@ pub struct StoreOptions {
     pub open_messages_max: usize,
     /// A checkpoint is written after this many bytes of log.
     pub checkpoint_bytes: u64,
-    /// How long decisions stay answerable beyond the log, in milliseconds.
+    /// How long a decision stays answerable, in milliseconds; never shorter than the log holds it.
     pub history_horizon_ms: u64,
+    /// Most bytes of decisions kept for that; what the log itself still holds is kept beyond.
+    pub history_bytes_max: u64,
     /// At acknowledgement `memory`: longest time until what was appended is synced, in milliseconds.
     pub flush_interval_ms: u64,
     /// When an undecided transaction is asked about.
@@ -48,6 +50,7 @@ impl StoreOptions {
             open_messages_max: 1_000_000,
             checkpoint_bytes: 256 << 20,
             history_horizon_ms: 7 * 24 * 3_600_000,
+            history_bytes_max: 1 << 30,
             flush_interval_ms: 500,
             check: CheckPolicy::default(),
             nonce: None,

@@ -109,7 +109,7 @@ fn an_unknown_is_asked_check_max_times_then_parked_and_a_late_end_still_decides(
             "transaction.check_max=3",
             "transaction.max_age=1000h",
             "store.retention=2000h",
-            "store.history=2000h",
+            "history.horizon=2000h",
         ]);
         let mut producer = Producer::connect(broker.address(), "PG_check");
         let half = producer.half("orders", b"late");
@@ -126,7 +126,7 @@ fn a_parked_transaction_stays_parked_across_a_restart_and_is_asked_once_by_each_
         "transaction.check_max=2",
         "transaction.max_age=1000h",
         "store.retention=2000h",
-        "store.history=2000h",
+        "history.horizon=2000h",
     ]);
     let mut producer = Producer::connect(broker.address(), "PG_check");
     let half = producer.half("orders", b"in doubt");
@@ -147,7 +147,7 @@ fn a_transaction_that_nobody_can_answer_waits_for_its_group() {
     let mut broker = TestBroker::with_manual_clock(&[
         "transaction.max_age=1000h",
         "store.retention=2000h",
-        "store.history=2000h",
+        "history.horizon=2000h",
     ]);
     let mut producer = Producer::connect(broker.address(), "PG_check");
     let half = producer.half("orders", b"orphan");

@@ -147,7 +147,7 @@ impl Session {
         found.ok_or_else(|| {
             Failure::new(format!(
                 "no transaction {origin} is known: `mezzo tx list` prints the open ones; decided ones are forgotten \
-                 after store.history"
+                 after history.horizon"
             ))
         })
     }

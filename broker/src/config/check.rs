@@ -25,10 +25,10 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     message_fits(config)?;
     numbers_are_positive(config)?;
     names_are_valid(config)?;
-    if config.store.history < config.store.retention {
+    if config.history.horizon < config.store.retention {
         return Err(format!(
-            "store.history ({}) is shorter than store.retention ({}): make it at least as long",
-            config.store.history.show(),
+            "history.horizon ({}) is shorter than store.retention ({}): make it at least as long",
+            config.history.horizon.show(),
             config.store.retention.show()
         ));
     }

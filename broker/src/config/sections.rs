@@ -105,10 +105,17 @@ sections! {
         hot_size: ByteSize = ByteSize::gib(1);
         /// A checkpoint is written after this many bytes of log; more means fewer writes and a longer start.
         checkpoint_size: ByteSize = ByteSize::mib(256);
-        /// How long a decision can be asked for after its messages are gone. Never less than the retention.
-        history: Duration = secs(7 * 24 * 3600);
         /// At ack "memory": the longest time until what was answered is on the disk.
         flush_interval: Duration = Duration::from_millis(500);
+    }
+
+    /// What was decided: how long it can be asked for, by a repeated END or by an operator.
+    history: History {
+        /// How long after it was taken a decision is remembered. Never less than store.retention.
+        horizon: Duration = secs(7 * 24 * 3600);
+        /// Bytes of decisions kept, about 60 each; beyond, the oldest go before the horizon, but never those whose part of
+        /// the log is still there.
+        max_bytes: ByteSize = ByteSize::gib(1);
     }
 
     /// Transactions: when an undecided one is asked about, and when asking ends.

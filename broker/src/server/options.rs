@@ -19,7 +19,8 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
     options.hot_bytes = config.store.hot_size.as_u64();
     options.open_messages_max = config.limits.open_messages;
     options.checkpoint_bytes = config.store.checkpoint_size.as_u64();
-    options.history_horizon_ms = ms(config.store.history);
+    options.history_horizon_ms = ms(config.history.horizon);
+    options.history_bytes_max = config.history.max_bytes.as_u64();
     options.flush_interval_ms = ms(config.store.flush_interval);
     options.check = CheckPolicy {
         timeout_ms: ms(config.transaction.timeout),

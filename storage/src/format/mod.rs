@@ -7,6 +7,7 @@
 pub(crate) mod cursor;
 mod error;
 pub mod frame;
+pub mod history_file;
 pub mod history_row;
 pub mod queue_entry;
 pub mod record;

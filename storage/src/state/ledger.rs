@@ -308,6 +308,7 @@ impl Ledger {
             key_hash: row.key_hash,
             decided_at_ms: at.time_ms,
             first_queue_offset,
+            decision_position: at.position,
             group_hash,
             outcome,
             source,

@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// The rest of the batch is written by now, so what the disk refuses here concerns this END alone. The answer is
-    /// the one that a client takes for "ask again", never that of another outcome.
+    /// then "try again", never that nothing is known.
     fn answer_from_history(&self, end: &EndTransaction) -> OperationResult {
         let origin = end.origin.0;
         match self.history.find(origin) {
@@ -191,7 +191,7 @@ impl Store {
             Ok(None) => OperationResult::Refused(Refusal::Unknown),
             Err(error) => {
                 tracing::warn!(%error, origin, "the history of decisions cannot be read");
-                OperationResult::Refused(Refusal::Unknown)
+                OperationResult::Refused(Refusal::HistoryUnreadable)
             }
         }
     }

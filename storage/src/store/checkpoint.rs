@@ -43,7 +43,7 @@ impl Store {
             self.limit.load(Ordering::Acquire).saturating_sub(state.position) >= self.options.checkpoint_bytes
         };
         let checkpointed = if due { self.checkpoint(false) } else { Ok(()) };
-        prepared.and(checkpointed).and(self.retain(now))
+        prepared.and(checkpointed).and(self.retain(now)).and(self.expire_history(now))
     }
 
     /// Writes a checkpoint of everything appended so far.
@@ -129,11 +129,15 @@ impl Store {
         for queue in self.topics().iter().flat_map(|t| t.queues()) {
             queue.drop_before(&self.view.pages, first)?;
         }
-        let horizon =
-            now.as_ms().saturating_sub(self.options.history_horizon_ms.max(self.options.retention_ms));
-        self.history.expire(first, horizon)?;
         tracing::info!(first_position = first, "retention deleted a log segment");
         Ok(())
+    }
+
+    /// Forgets decisions beyond the horizon. `now` is leader time.
+    fn expire_history(&self, now: Timestamp) -> Result<(), StorageError> {
+        let horizon_ms = self.options.history_horizon_ms.max(self.options.retention_ms);
+        let older_than_ms = now.as_ms().saturating_sub(horizon_ms);
+        self.history.expire(self.log.first_position(), older_than_ms, self.options.history_bytes_max)
     }
 
     /// base' = fold(base, frames below `to`), made durable.

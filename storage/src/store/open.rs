@@ -82,7 +82,8 @@ impl Store {
         adopt_layout(&mut options, &base)?;
 
         let layout = layout_of(&base);
-        let history = Arc::new(History::open(Arc::clone(&fs), dir.join("history"), base.segment_bytes)?);
+        let history =
+            Arc::new(History::open(Arc::clone(&fs), dir.join("history"), base.segment_bytes, base.position)?);
         let fresh = || Ledger::new(base.segment_bytes, options.check, Some(Arc::clone(&history)));
 
         let queues = dir.join("queues");

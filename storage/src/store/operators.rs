@@ -9,6 +9,7 @@ use mezzo_protocol::time::Timestamp;
 use super::{Store, StoredMessage};
 use crate::batch::Decision;
 use crate::error::StorageError;
+use crate::format::history_row::{group_hash, key_hash};
 use crate::format::record::{MessagePayload, MessagePrefix};
 use crate::state::transactions::history::decision_of;
 use crate::state::transactions::{OpenState, OpenTransaction};
@@ -148,6 +149,20 @@ impl Store {
             (None, None) => None,
         };
         Ok(Some(TransactionRecord { open, decision, half, prepared_at }))
+    }
+
+    /// The newest transaction of a producer group with this unique key that is decided, and how. Reads the disk; call it
+    /// where that may block.
+    ///
+    /// # Errors
+    /// When the history of decisions cannot be read.
+    pub fn decided_by_key(
+        &self,
+        group: &str,
+        unique_key: &str,
+    ) -> Result<Option<(PhysicalOffset, Decision)>, StorageError> {
+        let row = self.history.find_by_key(group_hash(group), key_hash(unique_key))?;
+        Ok(row.map(|row| (PhysicalOffset(row.origin), decision_of(&row))))
     }
 
     /// The half message at the origin of a decided transaction; `None` once retention has deleted it.

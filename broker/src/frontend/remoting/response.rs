@@ -153,13 +153,14 @@ pub(crate) fn join_refusal(error: JoinRefused) -> RemotingCommand {
 
 fn code_of_refusal(refused: Refusal) -> ResponseCode {
     match refused {
-        Refusal::TooManyOpen | Refusal::NoRoom => ResponseCode::SYSTEM_BUSY,
+        Refusal::TooManyOpen | Refusal::NoRoom | Refusal::HistoryUnreadable => ResponseCode::SYSTEM_BUSY,
         Refusal::TopicGone | Refusal::NotFound => ResponseCode::TOPIC_NOT_EXIST,
         Refusal::WrongGroup
         | Refusal::WrongTableOffset
         | Refusal::WrongKey
         | Refusal::Unknown
         | Refusal::Expired
+        | Refusal::UnknownOrExpired
         | Refusal::TopicHasOpenMessages => ResponseCode::SYSTEM_ERROR,
     }
 }

@@ -13,7 +13,7 @@ fn the_first_bytes_of_a_log_are_those_of_the_page() {
     let disk = SimulatedDisk::new();
     open(&disk).unwrap();
     let bytes = disk.content(&segment_path(0)).unwrap();
-    let mut golden = b"MZ\x01\x05\x5C\0\0\0\x01\0\0\0".to_vec();
+    let mut golden = b"MZ\x02\x05\x5C\0\0\0\x01\0\0\0".to_vec();
     golden.extend_from_slice(&[0x00; 4]); // the frame's CRC, below
     golden.extend_from_slice(&[0; 8]); // index
     golden.extend_from_slice(&1_000u64.to_le_bytes());

@@ -1,26 +1,36 @@
 //! What was decided. Decisions of segments that are still being written are in memory; when a segment is closed its
-//! decisions go to one sorted file of 40-byte rows, so that a million decisions cost no memory. The files outlive the
-//! log, until the horizon.
+//! decisions go to one file, sorted and with an index by key, so that a million decisions cost no memory. The files
+//! outlive the log, until the horizon or until they take too much room.
 //!
 //! A file holds the decisions that *stand* in its segment. A transaction prepared at `origin` can only have been decided
-//! after it, so a look-up asks the files from that of the origin's own segment on, oldest first.
+//! after it, so a look-up asks the files from that of the origin's own segment on, oldest first. A look-up by key asks
+//! for the newest, so it begins at the other end.
+//!
+//! At the start only footers are read. A damaged file never stops the start and never answers: what might stand in it
+//! cannot be told, and whoever asks is refused until it is rebuilt (at the next start, while the log holds its segment)
+//! or has expired.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use foldhash::fast::RandomState;
 use mezzo_protocol::ids::QueueOffset;
 use mezzo_protocol::time::Timestamp;
 
+use super::history_search::{Search, read_footer};
+use super::recent_decisions::{KeyFound, KeyIndex, RecentDecisions};
 use crate::batch::Decision;
 use crate::error::StorageError;
 use crate::file_system::{FileSystem, OpenMode};
-use crate::format::history_row::{HISTORY_ROW_BYTES, HistoryFile, HistoryRow, encode_history};
+use crate::format::history_file::{HistoryFooter, encode_history};
+use crate::format::history_row::HistoryRow;
 
-/// Decisions by origin. Shared with whoever writes them to a file, which is done when no more are added.
-type Rows = Arc<HashMap<u64, HistoryRow, RandomState>>;
+/// Stands beside a damaged file whose segment the log still holds: at the next start it is removed and rebuilt.
+const REBUILD: &str = "rebuild";
+
+/// Shared with whoever writes them to a file, which is done when no more are added.
+type Rows = Arc<RecentDecisions>;
 
 /// All remembered decisions.
 pub(crate) struct History {
@@ -29,18 +39,23 @@ pub(crate) struct History {
     segment_bytes: u64,
     /// By segment number: decisions not yet in a file. Written under the append lock.
     recent: RwLock<BTreeMap<u64, Rows>>,
+    /// By segment number: keys of what is in `recent`. Taken before `recent`.
+    keys: Mutex<BTreeMap<u64, KeyIndex>>,
     /// By segment number.
     files: Mutex<BTreeMap<u64, ClosedSegment>>,
     /// One past the newest segment that has a file: spares the hot path a lock.
     newest_closed: AtomicU64,
+    /// Position of the log's first byte, as last told.
+    first_position: AtomicU64,
 }
 
+/// A file of decisions.
 #[derive(Debug, Clone, Copy)]
-struct ClosedSegment {
-    rows: u64,
-    min_origin: u64,
-    max_origin: u64,
-    newest_ms: u64,
+enum ClosedSegment {
+    /// Its footer holds; pages are checked when they are read.
+    Whole(HistoryFooter),
+    /// Nothing in it can be believed, and the log is past its segment. Kept for whoever can repair it.
+    Damaged,
 }
 
 impl std::fmt::Debug for History {
@@ -60,11 +75,13 @@ pub(crate) fn decision_of(row: &HistoryRow) -> Decision {
 }
 
 impl History {
-    /// Opens the folder; files that do not hold together are removed, since they are derived.
+    /// Opens the folder of a log that begins at `first_position`. Damaged files are reported, and removed where the log
+    /// can rebuild them.
     pub(crate) fn open(
         fs: Arc<dyn FileSystem>,
         dir: PathBuf,
         segment_bytes: u64,
+        first_position: u64,
     ) -> Result<Self, StorageError> {
         fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
         let history = Self {
@@ -72,55 +89,62 @@ impl History {
             dir,
             segment_bytes: segment_bytes.max(1),
             recent: RwLock::default(),
+            keys: Mutex::default(),
             files: Mutex::default(),
             newest_closed: AtomicU64::new(0),
+            first_position: AtomicU64::new(first_position),
         };
         let names = history.fs.list(&history.dir).map_err(StorageError::io("list", &history.dir))?;
-        for name in names {
-            let path = history.dir.join(&name);
-            let Ok(number) = name.parse::<u64>() else {
-                // an unfinished file of a run before
-                history.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
-                continue;
-            };
-            match history.check_file(number)? {
-                Some(closed) => {
-                    history.closed(number, closed);
-                }
-                None => {
-                    tracing::warn!(file = %path.display(), "damaged history file removed; it is rebuilt while the log still holds its segment");
-                    history.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
-                }
+        let to_rebuild = |number: u64| names.contains(&format!("{number:020}.{REBUILD}"));
+        for name in &names {
+            let path = history.dir.join(name);
+            match name.parse::<u64>() {
+                Ok(number) => history.open_file(number, &path, to_rebuild(number)),
+                // an unfinished file of a run before, or the mark of a damaged one
+                Err(_) => history.fs.remove(&path).map_err(StorageError::io("remove", &path))?,
             }
         }
         Ok(history)
     }
 
-    fn closed(&self, number: u64, closed: ClosedSegment) {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(number, closed);
+    fn open_file(&self, number: u64, path: &Path, marked: bool) {
+        let in_the_log = self.is_in_the_log(number);
+        let file = path.display();
+        match read_footer(&*self.fs, path, number) {
+            Ok(footer) if !(marked && in_the_log) => self.closed(number, footer),
+            Err(error) if !in_the_log => {
+                tracing::error!(%file, %error, "damaged history file: what was decided in its segment cannot be told");
+                self.files().insert(number, ClosedSegment::Damaged);
+            }
+            read => {
+                let error = read.err().map(tracing::field::display);
+                tracing::warn!(%file, error, "damaged history file: it is rebuilt from the log");
+                // one that stays is written over
+                if let Err(error) = self.fs.remove(path) {
+                    tracing::warn!(%file, %error, "a damaged history file cannot be removed");
+                }
+            }
+        }
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<u64, ClosedSegment>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed(&self, number: u64, footer: HistoryFooter) {
+        self.files().insert(number, ClosedSegment::Whole(footer));
         self.newest_closed.fetch_max(number + 1, Ordering::AcqRel);
+    }
+
+    fn is_in_the_log(&self, number: u64) -> bool {
+        number >= self.first_position.load(Ordering::Acquire) / self.segment_bytes
     }
 
     fn path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("{number:020}"))
     }
 
-    /// Reads a whole file; `None` if it does not hold together.
-    fn check_file(&self, number: u64) -> Result<Option<ClosedSegment>, StorageError> {
-        let bytes = crate::base::read_whole(&*self.fs, &self.path(number))?;
-        let Ok(file) = HistoryFile::parse(&bytes) else { return Ok(None) };
-        let mut closed = ClosedSegment { rows: 0, min_origin: u64::MAX, max_origin: 0, newest_ms: 0 };
-        for row in file.iter() {
-            let Ok(row) = row else { return Ok(None) };
-            closed.rows += 1;
-            closed.min_origin = closed.min_origin.min(row.origin);
-            closed.max_origin = closed.max_origin.max(row.origin);
-            closed.newest_ms = closed.newest_ms.max(row.decided_at_ms);
-        }
-        Ok(Some(closed))
-    }
-
-    /// Remembers a decision whose record stands at `position`.
+    /// Remembers a decision, whose record stands in the segment of `position`.
     pub(crate) fn record(&self, position: u64, row: HistoryRow) {
         if self.is_closed(position) {
             // recovery folds a segment whose decisions are in a file already
@@ -128,7 +152,7 @@ impl History {
         }
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         let rows = recent.entry(position / self.segment_bytes).or_default();
-        Arc::make_mut(rows).insert(row.origin, row);
+        Arc::make_mut(rows).insert(row);
     }
 
     fn is_closed(&self, position: u64) -> bool {
@@ -136,73 +160,123 @@ impl History {
         if self.newest_closed.load(Ordering::Acquire) <= number {
             return false;
         }
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&number)
+        self.files().contains_key(&number)
     }
 
     /// Forgets what is in memory, because a checkpoint that named it turned out to be unusable.
     pub(crate) fn forget_recent(&self) {
         self.recent.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Looks among the decisions that are in memory.
     pub(crate) fn find_recent(&self, origin: u64) -> Option<HistoryRow> {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
-        recent.range(origin / self.segment_bytes..).find_map(|(_, rows)| rows.get(&origin).copied())
+        recent.range(origin / self.segment_bytes..).find_map(|(_, rows)| rows.get(origin))
+    }
+
+    /// Looks for the newest decision about a key of a producer group among those that are in memory.
+    pub(crate) fn find_recent_by_key(&self, group_hash: u32, key_hash: u64) -> Option<HistoryRow> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        // segments behind this one were looked through
+        let mut below = u64::MAX;
+        loop {
+            let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+            let (number, rows) = recent.range(..below).next_back()?;
+            let number = *number;
+            let index = keys.entry(number).or_default();
+            match index.find(rows, group_hash, key_hash) {
+                KeyFound::Row(row) => return Some(row),
+                KeyFound::None => below = number,
+                KeyFound::Behind(more) => {
+                    drop(recent);
+                    index.take_in(more);
+                }
+            }
+        }
     }
 
     /// Looks everywhere; reads files.
+    ///
+    /// # Errors
+    /// It was not found, and something that might hold it cannot be read.
     pub(crate) fn find(&self, origin: u64) -> Result<Option<HistoryRow>, StorageError> {
         // memory first: a segment may move from memory to a file meanwhile, never the other way
         if let Some(row) = self.find_recent(origin) {
             return Ok(Some(row));
         }
-        let candidates: Vec<(u64, ClosedSegment)> = {
-            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let candidates: Vec<_> = {
             let from = origin / self.segment_bytes;
-            files.range(from..).map(|(n, c)| (*n, *c)).collect()
+            self.files().range(from..).map(|(n, c)| (*n, *c)).collect()
         };
+        let wanted = |footer: &HistoryFooter| (footer.min_origin..=footer.max_origin).contains(&origin);
+        self.search(candidates, wanted, |search| search.by_origin(origin))
+    }
+
+    /// Looks everywhere for the newest decision about a key of a producer group; reads files.
+    ///
+    /// # Errors
+    /// It was not found, or only behind something newer that cannot be read.
+    pub(crate) fn find_by_key(
+        &self,
+        group_hash: u32,
+        key_hash: u64,
+    ) -> Result<Option<HistoryRow>, StorageError> {
+        if let Some(row) = self.find_recent_by_key(group_hash, key_hash) {
+            return Ok(Some(row));
+        }
+        let candidates: Vec<_> = self.files().iter().rev().map(|(n, c)| (*n, *c)).collect();
+        self.search(candidates, |_| true, |search| search.newest_of_key(group_hash, key_hash))
+    }
+
+    /// Asks files one after another until one knows.
+    fn search(
+        &self,
+        candidates: Vec<(u64, ClosedSegment)>,
+        wanted: impl Fn(&HistoryFooter) -> bool,
+        look: impl Fn(&Search<'_>) -> Result<Option<HistoryRow>, StorageError>,
+    ) -> Result<Option<HistoryRow>, StorageError> {
         for (number, closed) in candidates {
-            if (closed.min_origin..=closed.max_origin).contains(&origin)
-                && let Some(row) = self.search_file(number, closed.rows, origin)?
-            {
-                return Ok(Some(row));
+            let path = self.path(number);
+            let ClosedSegment::Whole(footer) = closed else {
+                return Err(StorageError::corrupt(&path, 0, "its footer does not hold"));
+            };
+            if !wanted(&footer) {
+                continue;
+            }
+            let Some(search) = Search::open(&*self.fs, &path, footer)? else { continue };
+            let found = look(&search).inspect_err(|error| self.report(number, error))?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
     }
 
-    fn search_file(&self, number: u64, rows: u64, origin: u64) -> Result<Option<HistoryRow>, StorageError> {
-        let path = self.path(number);
-        let io = |e| StorageError::Io { path: path.clone(), op: "read", source: e };
-        let file = match self.fs.open(&path, OpenMode::Read) {
-            // expired since it was chosen
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(io)?,
-        };
-        let (mut low, mut high) = (0, rows);
-        let mut bytes = [0u8; HISTORY_ROW_BYTES];
-        while low < high {
-            let middle = low + (high - low) / 2;
-            file.read_exact_at(&mut bytes, middle * HISTORY_ROW_BYTES as u64).map_err(io)?;
-            let row = HistoryRow::decode(&bytes)
-                .map_err(|e| StorageError::corrupt(&path, middle * HISTORY_ROW_BYTES as u64, e))?;
-            match row.origin.cmp(&origin) {
-                std::cmp::Ordering::Equal => return Ok(Some(row)),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
+    /// A page does not hold: says so, and sees to it that the file is rebuilt if it can be.
+    fn report(&self, number: u64, error: &StorageError) {
+        if !matches!(error, StorageError::Corrupt { .. }) {
+            return;
+        }
+        let mark = self.path(number).with_extension(REBUILD);
+        let in_the_log = self.is_in_the_log(number);
+        if in_the_log && matches!(self.fs.exists(&mark), Ok(false)) {
+            tracing::error!(%error, "damaged history file: the next start rebuilds it from the log");
+            if let Err(error) = self.fs.open(&mark, OpenMode::Create) {
+                tracing::warn!(%error, file = %mark.display(), "the damaged file cannot be marked");
             }
         }
-        Ok(None)
     }
 
     /// Writes the decisions of every segment before the one that holds `limit` to files. All of them are durable then.
     pub(crate) fn close_segments_before(&self, limit: u64) -> Result<(), StorageError> {
         loop {
             let Some((number, rows)) = self.first_before(limit) else { return Ok(()) };
-            self.write_file(number, rows.values().copied().collect())?;
-            // freed after the lock is given back
+            self.write_file(number, &rows)?;
+            // freed after the locks are given back
             let written = self.recent.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
-            drop(written);
+            let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            drop((written, keys));
         }
     }
 
@@ -214,27 +288,21 @@ impl History {
         first.map(|(n, rows)| (*n, Arc::clone(rows)))
     }
 
-    fn write_file(&self, number: u64, mut rows: Vec<HistoryRow>) -> Result<(), StorageError> {
-        rows.sort_unstable_by_key(|r| r.origin);
-        let bytes = encode_history(&rows);
-        let path = self.path(number);
-        crate::base::write_durably(&*self.fs, &self.dir, &path, &bytes)?;
-        if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-            let closed = ClosedSegment {
-                rows: rows.len() as u64,
-                min_origin: first.origin,
-                max_origin: last.origin,
-                newest_ms: rows.iter().map(|r| r.decided_at_ms).max().unwrap_or(0),
-            };
-            self.closed(number, closed);
-        }
+    fn write_file(&self, number: u64, decisions: &RecentDecisions) -> Result<(), StorageError> {
+        let mut rows = decisions.rows().to_vec();
+        let (bytes, footer) = encode_history(number, &mut rows);
+        crate::base::write_durably(&*self.fs, &self.dir, &self.path(number), &bytes)?;
+        self.closed(number, footer);
         Ok(())
     }
 
     /// Segments that have a file, each with its rows, for a checkpoint.
     pub(crate) fn closed_segments(&self) -> Vec<(u64, u64)> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.iter().map(|(number, closed)| (*number, closed.rows)).collect()
+        let rows = |closed: &ClosedSegment| match closed {
+            ClosedSegment::Whole(footer) => u64::from(footer.rows),
+            ClosedSegment::Damaged => 0,
+        };
+        self.files().iter().map(|(number, closed)| (*number, rows(closed))).collect()
     }
 
     /// Decisions still in memory, for a checkpoint.
@@ -242,71 +310,52 @@ impl History {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
         recent
             .iter()
-            .flat_map(|(n, rows)| {
+            .flat_map(|(n, decisions)| {
                 let segment = n * self.segment_bytes;
-                rows.values().map(move |r| (segment, *r))
+                decisions.rows().iter().map(move |r| (segment, *r))
             })
             .collect()
     }
 
-    /// Forgets files of segments that the log no longer holds and whose newest decision is older than the horizon.
-    pub(crate) fn expire(&self, first_position: u64, older_than_ms: u64) -> Result<(), StorageError> {
-        let gone: Vec<u64> = {
-            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-            let before_log = files.range(..first_position / self.segment_bytes);
-            before_log.take_while(|(_, c)| c.newest_ms < older_than_ms).map(|(n, _)| *n).collect()
-        };
-        for number in gone {
+    /// Forgets the oldest files, of segments before the log's `first_position` only: those whose newest decision is
+    /// older than `older_than_ms`, and as many as all files together have beyond `bytes_max`.
+    pub(crate) fn expire(
+        &self,
+        first_position: u64,
+        older_than_ms: u64,
+        bytes_max: u64,
+    ) -> Result<(), StorageError> {
+        self.first_position.store(first_position, Ordering::Release);
+        while let Some(number) = self.first_expired(first_position, older_than_ms, bytes_max) {
             let path = self.path(number);
-            self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            self.files().remove(&number);
             self.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
         }
         Ok(())
     }
 
+    fn first_expired(&self, first_position: u64, older_than_ms: u64, bytes_max: u64) -> Option<u64> {
+        let files = self.files();
+        let (number, _) =
+            files.first_key_value().filter(|(n, _)| **n < first_position / self.segment_bytes)?;
+        let whole = || {
+            files.values().filter_map(|closed| match closed {
+                ClosedSegment::Whole(footer) => Some(footer),
+                ClosedSegment::Damaged => None,
+            })
+        };
+        let bytes: u64 = whole().map(HistoryFooter::file_bytes).sum();
+        // a damaged one is no older than what was decided after it
+        let old = whole().next().is_some_and(|footer| footer.newest_ms < older_than_ms);
+        (old || bytes > bytes_max).then_some(*number)
+    }
+
     /// Position from which on every decision is remembered: the first file's segment, or the log's first byte.
     pub(crate) fn complete_from(&self, first_position: u64) -> u64 {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files();
         files.first_key_value().map_or(first_position, |(n, _)| (n * self.segment_bytes).min(first_position))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::file_system::SimulatedDisk;
-    use crate::format::record::{Outcome, Source};
-
-    fn row(origin: u64) -> HistoryRow {
-        HistoryRow {
-            origin,
-            key_hash: 1,
-            decided_at_ms: 2,
-            first_queue_offset: None,
-            group_hash: 3,
-            outcome: Outcome::RolledBack,
-            source: Source::Producer,
-            count: 1,
-        }
-    }
-
-    #[test]
-    fn a_segment_is_closed_without_a_copy_under_the_lock_that_appends_need() {
-        let history = History::open(Arc::new(SimulatedDisk::new()), PathBuf::from("/h"), 1000).unwrap();
-        for position in [10, 20, 1010, 1020] {
-            history.record(position, row(position));
-        }
-        let (number, rows) = history.first_before(1500).unwrap();
-        assert_eq!((number, rows.len()), (0, 2));
-        assert!(Arc::ptr_eq(&rows, &history.recent.read().unwrap()[&0]));
-        // while it is being written, appends go on and look-ups find both
-        history.record(1030, row(1030));
-        assert!(history.find(20).unwrap().is_some() && history.find(1030).unwrap().is_some());
-        drop(rows);
-        history.close_segments_before(1500).unwrap();
-        assert_eq!(history.closed_segments(), [(0, 2)]);
-        assert!(history.find_recent(20).is_none() && history.find_recent(1020).is_some());
-        assert_eq!(history.find(20).unwrap(), Some(row(20)));
-        assert!(history.first_before(1500).is_none());
-    }
-}
+mod tests;

@@ -6,10 +6,13 @@
 //! ```
 //!
 //! `table.rs` holds one row per open half message, `wheel.rs` the time at which each is asked about next. Both are
-//! sized for ten million rows. `history.rs` answers for decided ones from sorted files, without memory per decision.
+//! sized for ten million rows. `history.rs` answers for decided ones: from memory what stands in the segment that is being
+//! written (`recent_decisions.rs`), the rest from sorted files (`history_search.rs`), without memory per decision.
 
 mod groups;
 pub mod history;
+mod history_search;
+mod recent_decisions;
 mod table;
 mod wheel;
 
