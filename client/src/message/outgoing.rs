@@ -237,6 +237,16 @@ pub(crate) struct EncodedMessage {
     pub(crate) flag: i32,
 }
 
+impl EncodedMessage {
+    /// What the request of a batch says for all of its messages. No unique key: Apache's brokers (4.9 to 5.3) append these
+    /// properties to those of each message, and of two keys readers take the last, so all messages would show one key.
+    pub(crate) fn around_batch() -> Result<Self, MessageError> {
+        let mut writer = PropertiesWriter::from_encoded("", &[]);
+        writer.put(properties::WAIT, "true").map_err(MessageError::Property)?;
+        Ok(Self { properties: writer.finish(), flag: 0 })
+    }
+}
+
 /// Builds a [`Message`]; made by [`Message::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until build() is called"]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use mezzo_protocol::ids::{QueueOffset, TopicName};
 use mezzo_protocol::limits::{BATCH_MESSAGES_MAX, BODY_BYTES_MAX};
 use mezzo_protocol::message::batch::{self, BatchMessage};
@@ -11,7 +10,7 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use super::receipt::SendReceipt;
 use super::send::{Kind, Outgoing, Sender, Target};
 use crate::error::SendError;
-use crate::message::{BatchFault, Message, MessageError};
+use crate::message::{BatchFault, EncodedMessage, Message, MessageError};
 use crate::net::Deadline;
 
 /// Stands between the ids of a batch's messages in the broker's answer.
@@ -51,7 +50,7 @@ impl Sender {
         let Encoded { topic, keys, body } = self.encode_batch(messages)?;
         let key = keys.first().map_or_else(|| self.next_unique_key(), Arc::clone);
         let outgoing = Outgoing {
-            encoded: Message::new(topic.as_str(), Bytes::new())?.encode(&key, None)?,
+            encoded: EncodedMessage::around_batch()?,
             unique_key: key,
             body: body.into(),
             sys_flag: SysFlag::NONE,

@@ -142,6 +142,8 @@ async fn a_batch_is_one_request_with_a_receipt_for_each_message() {
     let receipts = producer.send_batch(numbered(3)).await.unwrap();
     let seen = broker.wait_nth(BATCH, 1).await;
     assert_eq!((seen.field("b"), seen.field("m")), ("orders", "true"));
+    // Apache's brokers append what stands here to each message, and its last unique key is the one that counts.
+    assert_eq!(seen.field("i"), "WAIT\u{1}true\u{2}");
     let inner: Vec<_> =
         mezzo_protocol::message::batch::decode(&seen.command.body).map(Result::unwrap).collect();
     for ((receipt, inner), (number, id)) in
