@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use mezzo_client::config::ConsumerConfig;
 use mezzo_client::{Client, Message, ReceivedMessage, SeekTo, Verdict};
 
-use crate::inbox::{Handling, Inbox, message, text, until, until_async};
+use crate::inbox::{Handling, Inbox, consumer_config, message, text, until, until_async};
 use crate::place::{Place, behaviours};
 
 behaviours!(
@@ -89,7 +88,7 @@ async fn a_message_that_fails_too_often_becomes_a_dead_letter(place: Place) {
     let (client, topic, group) = (place.client().await, place.name("orders"), place.name("CG"));
     let producer = client.producer(place.name("PG")).start().await.unwrap();
     producer.send(message(&topic, "hopeless")).await.unwrap();
-    let config = ConsumerConfig { retries_max: 1, ..ConsumerConfig::default() };
+    let config = consumer_config(|config| config.retries_max = 1);
     let builder = client.push_consumer(&group).config(config).subscribe(&topic, "*");
     let verdict = |_: &ReceivedMessage| Verdict::RetryAfter(Duration::from_secs(1));
     let mut inbox = Inbox::with(builder, Handling::SideBySide, verdict).await;
@@ -106,7 +105,7 @@ async fn an_ordered_queue_waits_for_the_message_that_failed(place: Place) {
     for body in ["first", "second", "third"] {
         producer.send_to_queue(message(&topic, body), &queue).await.unwrap();
     }
-    let config = ConsumerConfig { ordered_suspend_ms: 50, ..ConsumerConfig::default() };
+    let config = consumer_config(|config| config.ordered_suspend_ms = 50);
     let builder = client.push_consumer(place.name("CG")).config(config).subscribe(&topic, "*");
     let verdict = |message: &ReceivedMessage| match (&*text(message), message.delivery_attempt()) {
         ("second", 1..3) => Verdict::Retry,

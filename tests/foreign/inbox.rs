@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
+use mezzo_client::config::ConsumerConfig;
 use mezzo_client::{Message, PushConsumer, PushConsumerBuilder, ReceivedMessage, Verdict};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -101,6 +102,13 @@ pub(crate) fn text(message: &ReceivedMessage) -> String {
 
 pub(crate) fn message(topic: &str, body: impl ToString) -> Message {
     Message::new(topic, body.to_string()).unwrap()
+}
+
+/// The default settings of consumers but for what `change` does.
+pub(crate) fn consumer_config(change: impl FnOnce(&mut ConsumerConfig)) -> ConsumerConfig {
+    let mut config = ConsumerConfig::default();
+    change(&mut config);
+    config
 }
 
 /// Asks `what` until it says yes.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mezzo_client::config::ConsumerConfig;
 
-use crate::inbox::{Inbox, message, text, until};
+use crate::inbox::{Inbox, consumer_config, message, text, until};
 use crate::place::{Place, behaviours};
 
 behaviours!(
@@ -16,7 +16,7 @@ behaviours!(
 
 /// Members that look for each other often: how soon a broker tells them is another question.
 fn watchful() -> ConsumerConfig {
-    ConsumerConfig { rebalance_interval_ms: 500, ..ConsumerConfig::default() }
+    consumer_config(|config| config.rebalance_interval_ms = 500)
 }
 
 async fn members_share_the_queues_and_take_over_from_those_who_leave(place: Place) {
@@ -50,7 +50,7 @@ async fn a_member_hears_of_another_from_the_broker(place: Place) {
     let producer = client.producer(place.name("PG")).start().await.unwrap();
     producer.send(message(&topic, "makes the topic")).await.unwrap();
     // by itself it would look for others after an hour
-    let patient = ConsumerConfig { rebalance_interval_ms: 3_600_000, ..ConsumerConfig::default() };
+    let patient = consumer_config(|config| config.rebalance_interval_ms = 3_600_000);
     let mut one = Inbox::open(client.push_consumer(&group).config(patient).subscribe(&topic, "*")).await;
     assert_eq!(one.next_text().await, "makes the topic");
     until("one has all four queues", || one.queues(&topic) == 4).await;

@@ -71,7 +71,7 @@ async fn a_message_arrives_with_all_that_was_sent(place: Place) {
 }
 
 async fn binary_headers_work_as_json_headers_do(place: Place) {
-    let config = ClientConfig { header_encoding: HeaderEncoding::Binary, ..ClientConfig::default() };
+    let config = ClientConfig::default().header_encoding(HeaderEncoding::Binary);
     let client = Client::builder(place.name_server()).config(config).build().await.unwrap();
     full_message_arrives(&place, &client).await;
 }
@@ -241,7 +241,7 @@ async fn a_message_is_delivered_at_its_time(place: Place) {
 
 async fn body_arrives(place: Place, compression: BodyCompression) {
     let (client, topic) = (place.client().await, place.name("orders"));
-    let config = ProducerConfig { compression, ..ProducerConfig::default() };
+    let config = ProducerConfig::default().compression(compression);
     let producer = client.producer(place.name("PG")).config(config).start().await.unwrap();
     let body = (0..6_000).map(|number| format!("{compression:?} {number} ")).collect::<String>();
     producer.send(message(&topic, &body)).await.unwrap();
