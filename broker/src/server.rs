@@ -1,21 +1,23 @@
 //! The composition root: opens the store, binds the listeners, starts reactors and drivers, and stops them in order.
 //!
 //! ```text
-//!   start   bind both listeners ─► resolve advertise ─► open store ─► services ─► reactors ─► drivers ─► accept
+//!   start   bind both listeners ─► resolve advertise ─► folder ─► open store ─► services ─► reactors ─► drivers ─► accept
 //!   stop    stop signal ─► acceptors and drivers end, connections finish their turn ─► background threads ─► sync,
 //!           checkpoint ─► close
 //! ```
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
 };
 
 use mezzo_protocol::time::Clock;
 use mezzo_storage::{Background, OpenReport, StorageError, Store, file_system::RealFileSystem};
-use tokio::sync::watch;
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     clock::SystemClock,
@@ -79,16 +81,48 @@ pub enum StartError {
     /// The data folder cannot be opened: locked, written by a newer version, damaged, unreadable.
     #[error("cannot open the data folder: {0}")]
     Store(#[from] StorageError),
+    /// The folder of [`Config::temporary`] cannot be made.
+    #[error("cannot make a folder in {}: {source}; set TMPDIR to a folder that can be written", dir.display())]
+    TemporaryFolder {
+        /// The folder for temporary files.
+        dir: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
     /// The operating system refuses threads or their runtimes.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// A running broker with its name server. Dropping it stops it as [`Broker::shutdown`] does, but blocks.
+/// A running broker with its name server, on threads of its own.
+///
+/// End it with [`Broker::shutdown`]. Dropping it does the same but blocks the dropping thread until the threads have
+/// ended (at most about `limits.stop_timeout`), and can only log what went wrong; that is fine at the end of a test, also
+/// of one that panics. Shut clients down first: they would go on looking for the broker.
+///
+/// ```
+/// use mezzo_broker::{Broker, Config};
+/// use mezzo_client::{Client, Message};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Broker::start(Config::temporary()).await?;
+///
+/// let client = Client::connect(broker.name_server()).await?;
+/// let producer = client.producer("greeters").start().await?;
+/// producer.send(Message::new("greetings", "hello")?).await?;
+///
+/// client.shutdown().await;
+/// broker.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropping a broker stops it"]
 pub struct Broker {
     broker_address: SocketAddr,
     name_server_address: SocketAddr,
     advertised: SocketAddr,
+    data_dir: PathBuf,
     recovery: OpenReport,
     fenced: watch::Receiver<Option<String>>,
     broken: watch::Receiver<bool>,
@@ -103,30 +137,55 @@ struct Running {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    /// Goes when all else is closed.
+    folder: Option<TempDir>,
 }
 
 impl Broker {
-    /// Starts a broker with the system's clock; returns when both listeners accept. Needs no runtime of the caller's:
-    /// the broker brings its own threads. Blocks while the data folder is recovered.
+    /// Starts a broker; ready when both listeners accept and the data folder is recovered. The work happens on a thread
+    /// of its own, so that no executor waits for the disk, and any executor will do.
+    ///
+    /// If the caller gives up (drops the future), what was started is stopped again in the background.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with_clock(config, Arc::new(SystemClock))
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (done, started) = oneshot::channel();
+        let starter = std::thread::Builder::new().name("starter".to_owned());
+        let starting = starter.spawn(move || {
+            // a caller that gave up gets nothing: the broker is dropped here, which stops it
+            let _ = done.send(Self::start_blocking(config));
+        });
+        starting.map_err(StartError::Thread)?;
+        let panicked = |_| Err(StartError::Thread(io::Error::other("it panicked while the broker started")));
+        started.await.unwrap_or_else(panicked)
     }
 
-    /// [`Broker::start`] with a clock of the caller's.
+    /// [`Broker::start`] for callers that are not async. Blocks while the data folder is recovered; needs no runtime: the
+    /// broker brings its own threads.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_blocking(config: Config) -> Result<Self, StartError> {
+        Self::start_blocking_with_clock(config, Arc::new(SystemClock))
+    }
+
+    /// [`Broker::start_blocking`] with a clock of the caller's: for tests that decide what time it is.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub fn start_blocking_with_clock(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         config.check()?;
-        let config = Arc::new(config);
         let broker = bind(config.server.listen, "server.listen")?;
         let name_server = bind(config.server.name_server_listen, "server.name_server_listen")?;
         let broker_address = broker.local_addr().map_err(StartError::Thread)?;
         let name_server_address = name_server.local_addr().map_err(StartError::Thread)?;
         let advertised = address::advertised(config.server.advertise.as_deref(), broker_address)?;
+        let folder = if config.is_temporary() { Some(temporary_folder()?) } else { None };
+        if let Some(folder) = &folder {
+            folder.path().clone_into(&mut config.store.dir);
+        }
+        let config = Arc::new(config);
 
         let long_polls = Arc::new(LongPolls::new(&config.limits));
         let events = Arc::new(StoreEvents::new(Arc::clone(&long_polls)));
@@ -139,12 +198,13 @@ impl Broker {
         let (stopper, stop) = stop::pair();
         let background = store.run_background(Arc::clone(&clock))?;
         let metrics = Arc::clone(&services.metrics);
-        let running = Running { stopper, threads: Vec::new(), background, store, clock, metrics };
+        let running = Running { stopper, threads: Vec::new(), background, store, clock, metrics, folder };
         let (report_broken, broken) = watch::channel(false);
         let mut started = Self {
             broker_address,
             name_server_address,
             advertised,
+            data_dir: config.store.dir.clone(),
             recovery,
             fenced,
             broken,
@@ -171,10 +231,31 @@ impl Broker {
         self.name_server_address
     }
 
+    /// The name server as [`Client::connect`](mezzo_client::Client::connect) takes it, for clients on this machine.
+    #[must_use]
+    pub fn name_server(&self) -> String {
+        let mut address = self.name_server_address;
+        if address.ip().is_unspecified() {
+            // a listener on all addresses is not an address to connect to everywhere
+            address.set_ip(if address.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        address.to_string()
+    }
+
     /// The address that clients are told.
     #[must_use]
     pub fn advertised_address(&self) -> SocketAddr {
         self.advertised
+    }
+
+    /// Where the data is. The folder of [`Config::temporary`] goes with the broker.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// What was found in the data folder.
@@ -210,14 +291,15 @@ impl Broker {
         }
     }
 
-    /// Stops accepting, lets requests in flight finish (at most `limits.stop_timeout`), syncs, checkpoints and closes.
+    /// Stops accepting, lets requests in flight finish (at most `limits.stop_timeout`), syncs, checkpoints and closes;
+    /// ready when ports and folder are free again. The folder of [`Config::temporary`] is removed.
     ///
     /// # Errors
     /// The log could not be synced or the checkpoint not be written.
     pub async fn shutdown(mut self) -> Result<(), StorageError> {
         let Some(running) = self.running.take() else { return Ok(()) };
         running.stopper.stop();
-        let (done, stopped) = tokio::sync::oneshot::channel();
+        let (done, stopped) = oneshot::channel();
         // joining blocks, and the caller's runtime may have one thread only
         let closer = std::thread::spawn(move || {
             // the receiver is gone only if the caller gave up waiting
@@ -250,8 +332,19 @@ impl Running {
         }
         self.background.stop();
         self.metrics.log();
-        self.store.close(self.clock.now())
+        let closed = self.store.close(self.clock.now());
+        drop(self.store);
+        // what cannot be removed stays in the folder for temporary files, where it is swept some time
+        if let Some(Err(error)) = self.folder.map(TempDir::close) {
+            tracing::warn!(%error, "the temporary data folder could not be removed");
+        }
+        closed
     }
+}
+
+fn temporary_folder() -> Result<TempDir, StartError> {
+    let made = tempfile::Builder::new().prefix("mezzo-").tempdir();
+    made.map_err(|source| StartError::TemporaryFolder { dir: std::env::temp_dir(), source })
 }
 
 fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {

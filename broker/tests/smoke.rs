@@ -42,7 +42,7 @@ fn config(dir: &std::path::Path) -> Config {
 
 fn start() -> Started {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(config(dir.path())).unwrap();
+    let broker = Broker::start_blocking(config(dir.path())).unwrap();
     Started { broker, _dir: dir }
 }
 
@@ -134,7 +134,7 @@ fn route_keys_are_quoted_only_for_clients_that_read_them() {
 #[test]
 fn a_topic_made_by_an_administrator_is_routed_at_once_and_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(config(dir.path())).unwrap();
+    let broker = Broker::start_blocking(config(dir.path())).unwrap();
     assert_code(
         &create_topic(&mut Client::connect(broker.broker_address()), "orders", "3"),
         Response::SUCCESS,
@@ -146,7 +146,7 @@ fn a_topic_made_by_an_administrator_is_routed_at_once_and_survives_a_restart() {
     };
     assert_eq!(queues(&broker), 3);
     drop(broker);
-    let broker = Broker::start(config(dir.path())).unwrap();
+    let broker = Broker::start_blocking(config(dir.path())).unwrap();
     assert_eq!(queues(&broker), 3);
     let mut client = Client::connect(broker.broker_address());
     assert_code(
@@ -285,7 +285,7 @@ fn several_brokers_run_in_one_process() {
 #[tokio::test]
 async fn a_shutdown_closes_connections_and_frees_ports_and_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(config(dir.path())).unwrap();
+    let broker = Broker::start_blocking(config(dir.path())).unwrap();
     let address = broker.broker_address();
     let mut client = Client::connect(address);
     assert_code(&client.call(heartbeat("a", "readers")), Response::SUCCESS);
@@ -295,7 +295,7 @@ async fn a_shutdown_closes_connections_and_frees_ports_and_folder() {
     }
     let mut again = config(dir.path());
     again.server.listen = address;
-    Broker::start(again).unwrap().shutdown().await.unwrap();
+    Broker::start_blocking(again).unwrap().shutdown().await.unwrap();
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn connections_beyond_the_limit_are_closed_and_others_served() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.set("limits.connections=2").unwrap();
-    let broker = Broker::start(config).unwrap();
+    let broker = Broker::start_blocking(config).unwrap();
     let mut first = Client::connect(broker.broker_address());
     first.call(heartbeat("a", "readers"));
     let mut second = Client::connect(broker.broker_address());
@@ -318,7 +318,7 @@ fn a_client_that_does_not_read_its_answers_is_disconnected() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.set("limits.write_timeout=100ms").unwrap();
-    let broker = Broker::start(config).unwrap();
+    let broker = Broker::start_blocking(config).unwrap();
     let mut client = Client::connect(broker.name_server_address());
     // far more answers than the buffers of both sockets hold: the broker first stops reading, then gives up
     assert!(client.flood(&request(Request::GET_ROUTEINFO_BY_TOPIC, &[("topic", "TBW102")], [])));
@@ -330,7 +330,7 @@ fn a_silent_connection_is_closed_after_the_idle_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.set("limits.idle_timeout=100ms").unwrap();
-    let broker = Broker::start(config).unwrap();
+    let broker = Broker::start_blocking(config).unwrap();
     assert_eq!(Client::connect(broker.broker_address()).receive(), None);
 }
 
@@ -342,7 +342,7 @@ fn an_empty_folder_is_served_quickly() {
     config.store.dir = dir.path().to_owned();
     config.set("server.listen=127.0.0.1:0").unwrap();
     config.set("server.name_server_listen=127.0.0.1:0").unwrap();
-    let broker = Broker::start(config).unwrap();
+    let broker = Broker::start_blocking(config).unwrap();
     let answer = route(&mut Client::connect(broker.name_server_address()), "TBW102");
     assert_code(&answer, Response::SUCCESS);
     // the promise is 0.2 s; an unoptimised build on a busy machine gets more, and still must not write whole segments

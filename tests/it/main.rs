@@ -6,6 +6,7 @@ mod decisions;
 mod delay;
 mod delivery;
 mod golden;
+mod in_process;
 mod java_client;
 mod log_bytes;
 mod operators;

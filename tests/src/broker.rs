@@ -55,9 +55,9 @@ impl TestBroker {
         let config = self.config.clone();
         let broker = match &self.clock {
             Some(clock) => {
-                Broker::start_with_clock(config, Arc::<ManualClock>::clone(clock) as Arc<dyn Clock>)
+                Broker::start_blocking_with_clock(config, Arc::<ManualClock>::clone(clock) as Arc<dyn Clock>)
             }
-            None => Broker::start(config),
+            None => Broker::start_blocking(config),
         };
         let broker = broker.unwrap_or_else(|error| panic!("the broker does not start: {error}"));
         // found the first time, kept ever after

@@ -30,22 +30,19 @@ async fn serve(config: Config) -> Exit {
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
     };
     // recovery may take long, and a signal must not have to wait for it
-    let starting = config.clone();
-    let starting = tokio::task::spawn_blocking(|| Broker::start(starting));
     let started = tokio::select! {
         biased;
         _ = terminate.recv() => stopped_early(),
         _ = interrupt.recv() => stopped_early(),
-        started = starting => started,
+        started = Broker::start(config.clone()) => started,
     };
     let broker = match started {
-        Ok(Ok(broker)) => broker,
-        Ok(Err(error @ (StartError::Config(_) | StartError::Advertise(_)))) => {
+        Ok(broker) => broker,
+        Err(error @ (StartError::Config(_) | StartError::Advertise(_))) => {
             eprintln!("mezzo: {error}");
             return Exit::Usage;
         }
-        Ok(Err(error)) => return failed(&error.to_string()),
-        Err(error) => return failed(&format!("the start failed: {error}")),
+        Err(error) => return failed(&error.to_string()),
     };
     // a reader that is gone is no reason not to serve
     let _ = writeln!(std::io::stdout(), "{}", banner(&config, &broker));

@@ -6,6 +6,7 @@
 //! ```
 
 pub(crate) mod check;
+mod embedded;
 mod key;
 mod load;
 mod print;

@@ -146,7 +146,7 @@ impl Value for PathBuf {
     const EXPECTED: &'static str = "a folder";
 
     fn parse(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self::from(text))
+        (!text.trim().is_empty()).then(|| Self::from(text))
     }
 
     fn show(&self) -> String {

@@ -382,7 +382,7 @@ mod tests {
         config.store.dir = dir.path().join("data");
         config.server.listen.set_port(0);
         config.server.name_server_listen.set_port(0);
-        let broker = Broker::start(config).unwrap();
+        let broker = Broker::start_blocking(config).unwrap();
         let store = broker.store().unwrap();
         let now = Timestamp::from_ms(1);
         let mut batch = Batch::default();

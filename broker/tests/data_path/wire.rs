@@ -62,7 +62,7 @@ impl TestBroker {
         }
         config.store.dir = dir.path().join("data");
         let clock = Arc::new(ManualClock(AtomicU64::new(1_700_000_000_000)));
-        let broker = Broker::start_with_clock(config, Arc::<ManualClock>::clone(&clock)).unwrap();
+        let broker = Broker::start_blocking_with_clock(config, Arc::<ManualClock>::clone(&clock)).unwrap();
         Self { broker, clock, _dir: dir }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     io::Write as _,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,8 +14,8 @@ use tokio::sync::mpsc;
 
 use super::super::{cluster::Failure, timeline};
 use crate::{
-    config::Config,
-    server::{Broker, StartError},
+    config::{Config, ConfigError},
+    server::Broker,
 };
 
 /// The topic of all messages of the demonstration.
@@ -25,11 +24,9 @@ pub(super) const TOPIC: &str = "orders";
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Time between two looks at a transaction.
 const LOOK: Duration = Duration::from_millis(50);
-/// Small and quick: first asked after a second and a half, again after one more, parked after the second ask.
-const SETTINGS: [&str; 6] = [
-    "limits.message_size=128KiB",
-    "store.segment_size=4MiB",
-    "store.checkpoint_size=4MiB",
+/// As safe as by default, and quick: first asked after a second and a half, again after one more, parked after the second ask.
+const SETTINGS: [&str; 4] = [
+    "store.ack=durable",
     "transaction.timeout=1s",
     "transaction.check_interval=1s",
     "transaction.check_max=2",
@@ -60,16 +57,6 @@ impl Teller {
     }
 }
 
-/// The data folder; it goes when the demonstration ends, however that happens.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // what cannot be removed is in the folder for temporary files
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A broker, an operator's client, and a consumer that tells what reaches it.
 pub(super) struct Stage {
     pub(super) teller: Teller,
@@ -80,20 +67,14 @@ pub(super) struct Stage {
     consumer: PushConsumer,
     arrivals: mpsc::Receiver<String>,
     broker: Broker,
-    // behind the broker: its files go last
-    _folder: Folder,
 }
 
 impl Stage {
     /// Starts everything; returns when the consumer has received a first message.
     pub(super) async fn set(teller: Teller) -> Result<Self, Failure> {
-        let folder = Folder(std::env::temp_dir().join(format!("mezzo-demo-{}", std::process::id())));
-        let config = config(&folder).map_err(|error| Failure::new(error.to_string()))?;
-        let broker = tokio::task::spawn_blocking(|| Broker::start(config)).await;
-        let broker = broker
-            .map_err(|error| Failure::new(format!("the start failed: {error}")))?
-            .map_err(|error| Failure::new(error.to_string()))?;
-        let name_server = broker.name_server_address().to_string();
+        let config = config().map_err(|error| Failure::new(error.to_string()))?;
+        let broker = Broker::start(config).await.map_err(|error| Failure::new(error.to_string()))?;
+        let name_server = broker.name_server();
         let client = Client::connect(name_server.clone()).await?;
         let producer = client.producer("demo").start().await?;
         producer.send(message("the shop opens")?).await?;
@@ -120,7 +101,6 @@ impl Stage {
             consumer,
             arrivals,
             broker,
-            _folder: folder,
         };
         stage.arrival("the shop opens").await?;
         Ok(stage)
@@ -188,13 +168,10 @@ pub(super) fn message(body: &str) -> Result<Message, Failure> {
     Message::new(TOPIC, body.to_owned()).map_err(|error| Failure::new(error.to_string()))
 }
 
-fn config(folder: &Folder) -> Result<Config, StartError> {
-    let mut config = Config::default();
+fn config() -> Result<Config, ConfigError> {
+    let mut config = Config::temporary();
     for setting in SETTINGS {
         config.set(setting)?;
     }
-    config.server.listen.set_port(0);
-    config.server.name_server_listen.set_port(0);
-    config.store.dir.clone_from(&folder.0);
     Ok(config)
 }
