@@ -340,6 +340,42 @@ fn the_page_of_served_requests_is_true() {
     }
 }
 
+/// `<!-- printed from PATH -->` above a block of code promises that the block is that file, which CI runs.
+/// `MEZZO_WRITE_DOCS=1 cargo test -p mezzo-tests --test tidy` prints the files anew.
+#[test]
+fn programs_are_printed_as_they_run() {
+    let mut printed = Vec::new();
+    for page in ["README.md", "docs/examples/README.md"] {
+        let path = workspace().join(page);
+        let text = fs::read_to_string(&path).unwrap();
+        let mut anew = String::new();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            anew.push_str(&format!("{line}\n"));
+            let marker = line.strip_prefix("<!-- printed from ").and_then(|rest| rest.strip_suffix(" -->"));
+            let Some(program) = marker else { continue };
+            let fence = lines.next().unwrap_or_default();
+            assert!(fence.starts_with("```"), "{page}: no block of code follows the marker of {program}");
+            lines.by_ref().take_while(|line| *line != "```").for_each(drop);
+            let code = fs::read_to_string(workspace().join(program));
+            let code = code.unwrap_or_else(|error| panic!("{page} prints {program}: {error}"));
+            anew.push_str(&format!("{fence}\n{}\n```\n", code.trim_end()));
+            printed.push(program.rsplit('.').next().unwrap_or_default().to_owned());
+        }
+        if std::env::var_os("MEZZO_WRITE_DOCS").is_some() {
+            fs::write(&path, &anew).unwrap();
+        } else {
+            assert!(
+                text == anew,
+                "{page} prints another program than runs; MEZZO_WRITE_DOCS=1 prints it anew"
+            );
+        }
+    }
+    for language in ["rs", "py", "mjs"] {
+        assert!(printed.iter().any(|ending| ending == language), "README.md has no program in {language}");
+    }
+}
+
 /// What `mezzo config` prints, as a page. `MEZZO_WRITE_DOCS=1 cargo test -p mezzo-tests --test tidy` writes it anew.
 #[test]
 fn the_page_of_settings_is_what_the_program_prints() {

@@ -2,7 +2,9 @@
 //!
 //! Start a broker (`cargo run --release`), then: `cargo run -p mezzo-client --example quickstart`.
 //! Another name server than the local one: give its address as the first argument.
+//! Ends with an error if not all three come back.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use mezzo_client::{Client, Message, ReceivedMessage};
@@ -14,10 +16,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::connect(name_server).await?;
 
     let producer = client.producer("quickstart-producers").start().await?;
+    let mut on_their_way = HashSet::new();
     for greeting in ["hello", "bonjour", "buongiorno"] {
         let message = Message::builder("quickstart").tag("greeting").key(greeting).body(greeting).build()?;
         let receipt = producer.send(message).await?;
         println!("sent      {greeting:12} to queue {} at {}", receipt.queue.queue_id, receipt.queue_offset);
+        on_their_way.insert(receipt.unique_key.to_string());
     }
 
     let (arrived, mut arrivals) = mpsc::channel(16);
@@ -27,20 +31,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .handler(move |message: ReceivedMessage| {
             let arrived = arrived.clone();
             async move {
-                let text = String::from_utf8_lossy(message.body()).into_owned();
+                let text = String::from_utf8_lossy(message.body());
                 println!("received  {text:12} (delivery {})", message.delivery_attempt());
                 // `Ok` means done; an error means "not processed": the message comes again later.
-                arrived.send(text).await
+                arrived.send(message.message_id()).await
             }
         })
         .start()
         .await?;
 
-    for _ in 0..3 {
-        if tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await.is_err() {
-            println!("nothing more arrives: has another run of this example taken the messages?");
-            break;
-        }
+    while !on_their_way.is_empty() {
+        let next = tokio::time::timeout(Duration::from_secs(60), arrivals.recv()).await;
+        let id = next.map_err(|_| "nothing more arrives: does this example run twice?")?.ok_or("ended")?;
+        on_their_way.remove(&id);
     }
 
     arrivals.close();

@@ -5,9 +5,9 @@
 //!
 //! Three orders: one is taken; one is refused because the stock is empty; and for one the service "crashes" between its
 //! database commit and its word to the broker. The broker then asks (after `transaction.timeout`, 6 s by default), and
-//! the check-back finds the order in the database.
+//! the check-back finds the order in the database. Ends with an error if not both taken orders are shipped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn place(
     producer: &TransactionProducer,
     order: &str,
     article: &str,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Result<Outcome, Box<dyn std::error::Error>> {
     let outcome = producer
         .send_in_transaction(order_message(order, article)?, |context| async move {
             // Any error here leaves the decision to the check-back.
@@ -105,12 +105,12 @@ async fn place(
             })
         })
         .await?;
-    match outcome {
+    match &outcome {
         Outcome::Committed(_) => println!("{order}: taken, the message is on its way"),
         Outcome::RolledBack(_) => println!("{order}: refused, the message never was"),
         Outcome::Unknown(_, reason) => println!("{order}: open ({reason}); the check-back will settle it"),
     }
-    Ok(())
+    Ok(outcome)
 }
 
 #[tokio::main]
@@ -127,12 +127,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extend([("coffee".to_owned(), 2), ("unicorn".to_owned(), 0)]);
     let producer = client.transaction_producer("order-service").check_back(service.clone()).start().await?;
 
-    place(&service, &producer, "order-1", "coffee").await?;
-    place(&service, &producer, "order-2", "unicorn").await?;
+    let taken = place(&service, &producer, "order-1", "coffee").await?;
+    let refused = place(&service, &producer, "order-2", "unicorn").await?;
 
     // The explicit style, and a crash at the worst moment: the database has committed, the broker is never told.
     let prepared = producer.prepare(order_message("order-3", "coffee")?).await?;
     service.take_order(prepared.context().unique_key(), "coffee").await?;
+    let crashed = prepared.ids().clone();
     drop(prepared);
     println!(
         "order-3: committed in the database, then the service \"crashes\"; waiting for the broker to ask …"
@@ -147,7 +148,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             async move {
                 let order = message.property("order").unwrap_or("?").to_owned();
                 println!("  shipping {order}: {}", String::from_utf8_lossy(message.body()));
-                match arrived.send(order).await {
+                match arrived.send(message.message_id()).await {
                     Ok(()) => Verdict::Done,
                     Err(_) => Verdict::Retry,
                 }
@@ -156,19 +157,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .start()
         .await?;
 
-    let both = async {
-        let mut left = std::collections::BTreeSet::from(["order-1", "order-3"]);
-        while let Some(order) = arrivals.recv().await {
-            left.remove(order.as_str());
-            if left.is_empty() {
-                break;
-            }
+    let mut left = BTreeSet::from([&taken.ids().unique_key, &crashed.unique_key].map(|key| key.to_string()));
+    while !left.is_empty() {
+        let next = tokio::time::timeout(Duration::from_secs(90), arrivals.recv()).await;
+        let shipped =
+            next.map_err(|_| "not all orders arrived in time: see the broker's log")?.ok_or("ended")?;
+        if *shipped == *refused.ids().unique_key {
+            return Err("the refused order was shipped".into());
         }
-    };
-    match tokio::time::timeout(Duration::from_secs(90), both).await {
-        Ok(()) => println!("both taken orders were shipped, the refused one was not"),
-        Err(_) => println!("not all orders arrived in time: see the broker's log"),
+        left.remove(&shipped);
     }
+    println!("both taken orders were shipped, the refused one was not");
 
     consumer.shutdown().await;
     producer.shutdown().await;

@@ -75,8 +75,3 @@ pub use producer::{
     TransactionContext, TransactionError, TransactionIds, TransactionProducer, TransactionProducerBuilder,
     UnknownReason,
 };
-
-/// The README's Rust must compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct ReadmeOfTheProject;

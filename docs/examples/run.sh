@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the examples of this folder against a running Mezzo, and checks what they print.
+# Runs the examples of this folder against a running Mezzo, and checks what they print. One is received in Rust: cargo
+# builds that example.
 #
 #   docs/examples/run.sh NAME_SERVER          for example 127.0.0.1:9876
 #
@@ -44,7 +45,7 @@ install_node() {
       (cd "$cache/node" && npm install --silent --no-audit --no-fund ali-ons@3.12.0 libsql@0.5.29) &&
       touch "$cache/node/ready-3.12.0" || return
   fi
-  cp "$here/first_transaction.mjs" "$cache/node/"
+  cp "$here"/*.mjs "$cache/node/"
 }
 
 complaint() { # complaint LOG: the line that says what went wrong, or the last one
@@ -72,16 +73,26 @@ example() { # example NAME INSTALLER COMMAND...; the command is given the name s
   fi
 }
 
-readme_prints() { # readme_prints FILE: the code in README.md is the code that runs here
-  local readme file
-  readme=$(<"$here/README.md")
-  file=$(<"$here/$1")
-  if [[ $readme == *"$file"* ]]; then report "readme_prints_$1"; else report "readme_prints_$1" "README.md differs"; fi
+# Three orders with key, property and tag, sent by the one and received by the other.
+from_python_to_rust() {
+  local name=from_python_to_rust sent received
+  local log=$cache/$name.log
+  if ! install_python >"$log" 2>&1; then
+    report "$name" "its client could not be installed: $(complaint "$log")"
+  elif ! sent=$(timeout "$limit_s" "$cache/python/bin/python" "$here/orders_from_python.py" "$name_server" 2>"$log"); then
+    report "$name" "the Python program failed after printing '${sent//$'\n'/, }'; $(complaint "$log")"
+  elif ! received=$(cd "$here" && cargo run --quiet -p mezzo-client --example from_python -- "$name_server" 2>"$log"); then
+    report "$name" "the Rust program failed after printing '${received//$'\n'/, }'; $(complaint "$log")"
+  elif [[ $(grep -c '^received order-' <<<"$received") != 3 ]] ||
+    ! grep -qx 'received order-2: two croissants for table 12 (food)' <<<"$received"; then
+    report "$name" "other orders were received: '${received//$'\n'/, }'"
+  else
+    report "$name"
+  fi
 }
 
 example first_transaction.py install_python "$cache/python/bin/python" "$here/first_transaction.py"
 example first_transaction.mjs install_node node "$cache/node/first_transaction.mjs"
-readme_prints first_transaction.py
-readme_prints first_transaction.mjs
+from_python_to_rust
 echo "$passed passed, $failed failed"
 ((failed == 0))

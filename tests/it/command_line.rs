@@ -1,10 +1,12 @@
 //! The subcommands that talk to a running broker: send, tail, tx, completions. What works is printed and exits with 0;
 //! what does not is one line that says what to do.
 
-use std::process::Output;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output, Stdio};
 
-use mezzo_tests::binary::{Binary, run};
+use mezzo_tests::binary::{Binary, mezzo, run};
 use mezzo_tests::producer::{Producer, SUCCESS, Verdict};
+use mezzo_tests::source::workspace;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -18,9 +20,22 @@ struct Shell {
 
 impl Shell {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(settings: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary folder can be made");
-        let binary = Binary::serve(&dir.path().join("data"), &dir.path().join("log"), &SMALL);
+        let settings = [&SMALL, settings].concat();
+        let binary = Binary::serve(&dir.path().join("data"), &dir.path().join("log"), &settings);
         Self { binary, _dir: dir }
+    }
+
+    /// A command that does not end by itself, or that reads.
+    fn spawn(&self, arguments: &[&str]) -> std::process::Child {
+        let mut command = Command::new(mezzo());
+        command.args(arguments).args(["--name-server", &self.binary.name_server.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the binary can be run")
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -127,14 +142,161 @@ fn tx_lists_shows_and_decides_and_says_what_to_do_when_it_does_not() {
 
 #[test]
 fn when_nobody_is_there_it_says_how_to_start_a_broker() {
-    for arguments in [&["send", "orders", "x"][..], &["tail", "orders"], &["tx", "list"]] {
-        let said = one_line(&run(&[arguments, &["--name-server", "127.0.0.1:1"]].concat()));
-        assert!(said.contains("127.0.0.1:1"), "{said}");
+    for arguments in
+        [&["send", "orders", "x"][..], &["tail", "orders"], &["tx", "list"], &["tx", "show", "1"]]
+    {
+        let output = run(&[arguments, &["--name-server", "127.0.0.1:1"]].concat());
+        let said = one_line(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for part in ["127.0.0.1:1", "mezzo serve", "--name-server"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        let output = run(&[arguments, &["--name-server", "nowhere"]].concat());
+        let said = one_line(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("--name-server") && said.contains("127.0.0.1:9876"), "{said}");
     }
-    let said = one_line(&run(&["tx", "list", "--name-server", "127.0.0.1:1"]));
-    assert!(said.contains("mezzo serve") && said.contains("--name-server"), "{said}");
-    let said = one_line(&run(&["tx", "list", "--name-server", "nowhere"]));
-    assert!(said.contains("--name-server") && said.contains("127.0.0.1:9876"), "{said}");
+}
+
+/// The names of the fields of an object, those of objects within it behind theirs.
+fn fields(value: &Value) -> Vec<String> {
+    let object = value.as_object().expect("an object");
+    let mut names: Vec<String> = object.keys().cloned().collect();
+    if let Some(inner) = object.get("decision") {
+        names.extend(fields(inner));
+    }
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn json_has_the_fields_that_the_documentation_lists() {
+    let shell = Shell::start();
+    let sent = shell.json(&["send", "orders", "one coffee", "--tag", "paid", "--key", "order-17"]);
+    assert_eq!(fields(&sent[0]), ["messageId", "offsetMessageId", "queue", "queueOffset", "sent", "topic"]);
+    let many = shell.json(&["send", "load", "x", "--count", "3"]);
+    assert_eq!((many.len(), fields(&many[0])), (1, vec!["sent".to_owned(), "topic".to_owned()]));
+    assert_eq!(many[0]["sent"], 3);
+    let tailed = shell.json(&["tail", "orders", "--from", "first", "--count", "1"]);
+    assert_eq!(
+        fields(&tailed[0]),
+        ["body", "keys", "messageId", "properties", "queue", "queueOffset", "tag", "topic"]
+    );
+    assert_eq!(
+        (&tailed[0]["messageId"], &tailed[0]["queue"], &tailed[0]["queueOffset"]),
+        (&sent[0]["messageId"], &sent[0]["queue"], &sent[0]["queueOffset"])
+    );
+
+    let mut producer = Producer::connect(shell.binary.broker, "PG_cli");
+    let half = producer.half("orders", b"one tea");
+    let origin = half.log_offset.to_string();
+    let mut printed = shell.json(&["tx", "list"]);
+    for name in ["broker", "group", "origin", "preparedAtMs", "queue", "state", "topic"] {
+        assert!(!printed[0][name].is_null(), "{name} in {}", printed[0]);
+    }
+    printed.extend(shell.json(&["tx", "show", &origin]));
+    printed.extend(shell.json(&["tx", "commit", &origin, "--force"]));
+    let page = std::fs::read_to_string(workspace().join("docs/command-line.md")).unwrap();
+    for name in printed.iter().chain(&sent).chain(&tailed).flat_map(fields) {
+        assert!(page.contains(&format!("`{name}`")), "docs/command-line.md does not explain {name}");
+    }
+}
+
+#[test]
+fn a_body_can_be_piped_in_and_bytes_come_out_as_they_went_in() {
+    let shell = Shell::start();
+    let mut sending = shell.spawn(&["send", "orders", "-"]);
+    sending.stdin.take().unwrap().write_all(b"\xff\x00\n").unwrap();
+    let output = sending.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tailed = shell.json(&["tail", "orders", "--from", "first", "--count", "1"]);
+    assert_eq!(tailed[0]["body"], serde_json::json!([255, 0, 10]));
+}
+
+#[test]
+fn a_delayed_message_is_not_there_before_its_time() {
+    let shell = Shell::start();
+    let begin = std::time::Instant::now();
+    shell.printed(&["send", "reminders", "tea", "--delay", "1500ms"]);
+    let tailed = shell.json(&["tail", "reminders", "--from", "first", "--count", "1"]);
+    assert_eq!(tailed[0]["body"], "tea");
+    assert!(begin.elapsed().as_millis() >= 1500, "it came after {:?}", begin.elapsed());
+    let both = shell.run(&["send", "reminders", "tea", "--delay", "1s", "--delay-level", "2"]);
+    assert_eq!(both.status.code(), Some(2));
+}
+
+#[test]
+fn a_topic_that_does_not_exist_and_is_not_created_is_said_so() {
+    let shell = Shell::with(&["topic.auto_create=false"]);
+    for count in ["1", "300"] {
+        let output = shell.run(&["send", "orders", "x", "--count", count]);
+        let said = one_line(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("orders") && said.contains("topic.auto_create"), "{said}");
+        assert_eq!(said.contains("0 of 300 messages are sent"), count == "300", "{said}");
+    }
+}
+
+#[test]
+fn a_tail_that_is_told_to_stop_ends_in_order() {
+    let shell = Shell::start();
+    shell.printed(&["send", "orders", "one coffee"]);
+    let mut tail = shell.spawn(&["tail", "orders", "--from", "first"]);
+    let mut first = String::new();
+    BufReader::new(tail.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("one coffee"), "{first}");
+    assert!(Command::new("kill").args(["-TERM", &tail.id().to_string()]).status().unwrap().success());
+    assert_eq!(tail.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_closes_early_is_no_failure() {
+    let shell = Shell::start();
+    shell.printed(&["send", "orders", "one coffee"]);
+    let name_server = shell.binary.name_server.to_string();
+    for arguments in [
+        &["--help"][..],
+        &["version"],
+        &["config"],
+        &["completions", "bash"],
+        &["tail", "orders", "--from", "first", "--name-server", &name_server],
+        &["tx", "list", "--name-server", &name_server],
+        &["send", "orders", "x", "--name-server", &name_server],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output =
+            Command::new(mezzo()).args(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {}: {said}", output.status);
+    }
+}
+
+#[test]
+fn every_level_of_help_has_examples() {
+    for command in [
+        "",
+        "serve",
+        "config",
+        "demo",
+        "send",
+        "tail",
+        "tx",
+        "tx list",
+        "tx show",
+        "tx commit",
+        "tx rollback",
+        "tx resume",
+        "completions",
+    ] {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let output = run(&arguments);
+        let help = String::from_utf8(output.stdout).unwrap();
+        let example = format!("  mezzo {command}");
+        let examples =
+            help.split_once("Examples:\n").map(|(_, examples)| examples.contains(example.trim_end()));
+        assert!(output.status.success() && examples == Some(true), "mezzo {command} --help:\n{help}");
+    }
 }
 
 #[test]
@@ -178,4 +340,8 @@ fn the_demonstration_plays_its_four_acts() {
         rest = &rest[at + part.len()..];
     }
     assert!(!told.contains("receives \"ten thousand espressi\""), "{told}");
+    assert!(
+        told.matches("timeline\n").count() >= 5,
+        "each act shows what happened to its transaction:\n{told}"
+    );
 }

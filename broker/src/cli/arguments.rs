@@ -1,28 +1,49 @@
 //! What can be written on the command line, and which file carries it out.
 
-use std::{ffi::OsString, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{cluster, config, demo, exit::Exit, send, serve, tail, transactions};
+use super::{cluster, config, demo, exit::Exit, output::conclude, send, serve, tail, transactions};
 use crate::config::{Config, ConfigError};
 
-/// Shown below the options.
 const EXAMPLES: &str = "\
 Examples:
-  mezzo                          serve on 127.0.0.1, data in ./mezzo-data
+  mezzo demo                           transactions at work, in a temporary folder
+  mezzo                                serve on 127.0.0.1, data in ./mezzo-data
+  mezzo tail orders                    in a second terminal: what arrives
+  mezzo send orders 'one coffee'       in a third
+  mezzo tx list --state in-doubt       transactions that wait for a person
+  mezzo help tx                        more about a command
+
+Exit codes: 0 done, or stopped in order; 1 it could not be done; 2 wrong usage or settings;
+74 the disk failed while serving.
+There is no access control yet: listen on trusted networks only.";
+
+const SERVE: &str = "\
+Examples:
+  mezzo serve                          on 127.0.0.1, data in ./mezzo-data
   mezzo serve --data-dir /var/lib/mezzo --set store.ack=memory
   mezzo serve --listen 0.0.0.0:10911 --name-server-listen 0.0.0.0:9876 \\
               --advertise broker.example.org
-  mezzo config > mezzo.toml      all settings, documented, as a file to start from
-  mezzo serve --config mezzo.toml
-  mezzo demo                     transactions at work, in a temporary folder
-  mezzo send orders 'one coffee'
-  mezzo tail orders --from first
-  mezzo tx list --state in-doubt
+  mezzo serve --config mezzo.toml --set transaction.timeout=20s
 
+The banner goes to the standard output, the log to the standard error; RUST_LOG=debug shows more.
+Exit codes: 0 stopped in order by SIGTERM or ctrl-C; 1 could not start or stop; 2 wrong usage or
+settings; 74 the disk failed, start again to recover what was acknowledged.
 There is no access control yet: listen on trusted networks only.";
+
+const CONFIG: &str = "\
+Examples:
+  mezzo config                         every setting, its default and what it does
+  mezzo config > mezzo.toml            a file to start from, for `mezzo serve --config mezzo.toml`
+  mezzo config --config mezzo.toml --set store.ack=memory    what these make together, checked";
+
+const DEMO: &str = "\
+Examples:
+  mezzo demo                           needs no broker, and leaves nothing behind
+  mezzo demo > demo.txt                to read at leisure";
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -43,11 +64,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve: broker and name server in one process, until SIGTERM or ctrl-C.
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = SERVE)]
     Serve(Settings),
     /// Print all settings with their documentation as TOML: the defaults, or what the given options make of them.
+    #[command(after_help = CONFIG)]
     Config(Settings),
     /// See transactions at work: a commit, a rollback, a check-back, one that a person decides. Takes some ten seconds.
+    #[command(after_help = DEMO)]
     Demo,
     /// Send messages to a topic.
     Send(send::Send),
@@ -129,7 +152,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = arguments.command.unwrap_or(Command::Serve(arguments.serve));
     let done = match command {
         Command::Version => {
-            println!("mezzo {}", env!("CARGO_PKG_VERSION"));
+            conclude(&format!("mezzo {}", env!("CARGO_PKG_VERSION")));
             Exit::Done
         }
         Command::Demo => cluster::run(demo::run()),
@@ -139,8 +162,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "mezzo", &mut script);
-            // a reader that closes early is no failure
-            let _ = std::io::stdout().write_all(&script);
+            conclude(String::from_utf8_lossy(&script).trim_end());
             Exit::Done
         }
         Command::Config(settings) => with_config(settings, |config| config::print(&config)),

@@ -54,7 +54,7 @@ fn text(config: &Config, dir: &Path, addresses: &Addresses) -> String {
 }
 
 /// How this program is called again: by cargo if it was, which then tells it so.
-fn program() -> &'static str {
+pub(super) fn program() -> &'static str {
     if std::env::var_os("CARGO").is_some() { "cargo run --release --" } else { "mezzo" }
 }
 

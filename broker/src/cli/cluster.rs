@@ -39,6 +39,11 @@ impl Failure {
     pub(super) fn usage(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), exit: Exit::Usage }
     }
+
+    /// The same failure, with what was done before it.
+    pub(super) fn after(self, done: &str) -> Self {
+        Self { reason: format!("{done}{}", self.reason), ..self }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -57,16 +62,36 @@ impl From<Error> for Failure {
             Error::NameServers { last } => Self::new(format!(
                 "{last}: start a broker with `mezzo serve`, or name another with --name-server"
             )),
-            Error::Request(refused)
-                if refused.refusal() == Some(ResponseCode::REQUEST_CODE_NOT_SUPPORTED) =>
-            {
-                Self::new(
-                    "this broker does not know Mezzo's requests for operators: is it Apache RocketMQ, or older?",
-                )
-            }
-            Error::Request(RequestError::Refused { remark, .. }) => Self::new(remark.clone()),
+            Error::NoRoute { topic } => Self::new(format!(
+                "no broker takes messages of topic {topic}: it does not exist and sending does not create it \
+                 (topic.auto_create), or no broker is registered there: check --name-server"
+            )),
+            Error::Request(refused) => Self::new(advice(refused)),
             _ => Self::new(error.to_string()),
         }
+    }
+}
+
+/// What went wrong with a request to a broker, and what to do.
+fn advice(error: &RequestError) -> String {
+    match error {
+        RequestError::Refused { code, .. } if *code == ResponseCode::REQUEST_CODE_NOT_SUPPORTED => {
+            "this broker does not know Mezzo's requests for operators: is it Apache RocketMQ, or older?"
+                .to_owned()
+        }
+        RequestError::Refused { remark, .. } if !remark.is_empty() => remark.clone(),
+        RequestError::Unreachable { .. } => format!(
+            "{error}: is the broker up, and can this address be reached from here? `mezzo serve --advertise` sets what \
+             clients are told"
+        ),
+        RequestError::TimedOut { .. }
+        | RequestError::ConnectionLost { .. }
+        | RequestError::Congested { .. } => {
+            format!(
+                "{error}: the broker is busy, stopping or gone; its log says more, and trying again does no harm"
+            )
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -75,6 +100,11 @@ impl From<SendError> for Failure {
         match error {
             SendError::Route(error) => error.into(),
             SendError::Message(error) => Self::usage(error.to_string()),
+            SendError::NotSent { last, .. } => Self::new(format!("not sent: {}", advice(&last))),
+            SendError::Unknown { unique_key, last, .. } => Self::new(format!(
+                "{last}: message {unique_key} may be stored or not; look for it with `mezzo tail TOPIC --from first \
+                 --json` before it is sent again"
+            )),
             error => Self::new(error.to_string()),
         }
     }

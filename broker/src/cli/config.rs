@@ -1,13 +1,10 @@
 //! `mezzo config`: prints all settings with their documentation.
 
-use std::io::Write as _;
-
-use super::exit::Exit;
+use super::{exit::Exit, output::conclude};
 use crate::config::{Config, commented_toml};
 
 /// Prints `config` as commented TOML.
 pub(super) fn print(config: &Config) -> Exit {
-    // a reader that closes early (`mezzo config | head`) is no failure
-    let _ = std::io::stdout().write_all(commented_toml(config).as_bytes());
+    conclude(commented_toml(config).trim_end());
     Exit::Done
 }

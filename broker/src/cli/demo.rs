@@ -10,21 +10,29 @@ use mezzo_client::{
 };
 
 use self::stage::{Stage, Teller, message};
-use super::cluster::Failure;
+use super::{banner::program, cluster::Failure};
 
 const INTRODUCTION: &str = "\
 Mezzo, demonstrated: a broker with short timeouts in a temporary folder, one topic, one consumer.
 A transaction is a message that appears if, and only if, its producer's local transaction commits.
 ";
 
-const NEXT: &str = "
-What to try next
-  mezzo serve                                    a broker of your own, data in ./mezzo-data
-  mezzo tail orders                              in a second terminal: what arrives
-  mezzo send orders 'one coffee'                 in a third
-  mezzo tx list                                  transactions that wait for a decision
-  cargo run -p mezzo-client --example transaction   a first transaction in Rust; README.md has it in Python and Node
-  docs/transactions.md                           states, guarantees, limits";
+/// Where to go from here, with the program called as it was called now.
+fn next(program: &str) -> String {
+    let steps = [
+        ("serve", "a broker of your own, data in ./mezzo-data"),
+        ("tail orders", "in a second terminal: what arrives"),
+        ("send orders 'one coffee'", "in a third"),
+        ("tx list", "transactions that wait for a decision"),
+    ];
+    let width = steps.iter().map(|(step, _)| step.len()).max().unwrap_or_default();
+    let steps = steps.map(|(step, what)| format!("  {program} {step:width$}   {what}"));
+    format!(
+        "\nWhat to try next\n{}\n\nREADME.md has a first transaction of your own in Rust, Python and Node;\n\
+         docs/transactions.md says what is guaranteed, and what is not.",
+        steps.join("\n")
+    )
+}
 
 impl From<mezzo_client::TransactionError> for Failure {
     fn from(error: mezzo_client::TransactionError) -> Self {
@@ -37,11 +45,14 @@ pub(super) async fn run() -> Result<(), Failure> {
     let teller = Teller::new();
     teller.print(INTRODUCTION);
     let mut stage = Stage::set(teller).await?;
-    let played = play(&mut stage).await;
+    let played = tokio::select! {
+        played = play(&mut stage) => played,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new("ended by ctrl-C; nothing is left behind")),
+    };
     let cleared = stage.clear().await;
     played?;
     cleared?;
-    teller.print(NEXT);
+    teller.print(&next(program()));
     Ok(())
 }
 

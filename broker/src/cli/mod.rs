@@ -3,7 +3,8 @@
 //! Those that talk to a running broker do so through the SDK, as any program could.
 //!
 //! Exit codes: 0 done or stopped in order; 1 it could not be done, or the broker could not start or stop; 2 wrong usage
-//! or settings; 74 the disk failed while serving (EX_IOERR).
+//! or settings; 74 the disk failed while serving (EX_IOERR). docs/command-line.md tells users about them and about every
+//! field that `--json` prints.
 
 mod arguments;
 mod banner;
@@ -11,6 +12,7 @@ mod cluster;
 mod config;
 mod demo;
 mod exit;
+mod output;
 mod send;
 mod serve;
 mod tail;

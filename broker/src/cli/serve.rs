@@ -1,11 +1,11 @@
 //! `mezzo serve`: runs a broker until a signal asks it to stop or the disk fails it.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{banner::banner, exit::Exit};
+use super::{banner::banner, exit::Exit, output::conclude};
 use crate::{
     config::Config,
     server::{Broker, StartError},
@@ -45,7 +45,7 @@ async fn serve(config: Config) -> Exit {
         Err(error) => return failed(&error.to_string()),
     };
     // a reader that is gone is no reason not to serve
-    let _ = writeln!(std::io::stdout(), "{}", banner(&config, &broker));
+    conclude(&banner(&config, &broker));
     until_stopped(broker, terminate, interrupt).await
 }
 

@@ -1,7 +1,5 @@
 //! `mezzo tail`: prints the messages of a topic as they come.
 
-use std::io::Write as _;
-
 use clap::{Args, ValueEnum};
 use mezzo_client::{
     Client, PushConsumer, ReceivedMessage, Verdict,
@@ -10,9 +8,15 @@ use mezzo_client::{
 };
 use mezzo_protocol::time::Clock as _;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
-use super::cluster::{Cluster, Failure};
+use super::{
+    cluster::{Cluster, Failure},
+    output::{remark, say},
+};
 use crate::clock::SystemClock;
 
 /// Longest wait at the end for messages that are on their way to be printed, in milliseconds: they were not printed, so
@@ -23,7 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   mezzo tail orders                       what comes from now on, until ctrl-C
   mezzo tail orders --from first --count 10
-  mezzo tail orders --json | jq .body
+  mezzo tail orders --json | jq .body     one object per line, see docs/command-line.md
   mezzo tail orders --group audit --from first   remembers how far it came
 
 Without --group it reads with a group of its own, which is deleted at the end.";
@@ -62,7 +66,7 @@ enum From {
     Last,
 }
 
-/// Prints until ctrl-C, until enough messages came, or until nobody reads any more.
+/// Prints until ctrl-C or SIGTERM, until enough messages came, or until nobody reads any more.
 pub(super) async fn run(arguments: Tail) -> Result<(), Failure> {
     let client = arguments.cluster.client().await?;
     let admin = Admin::new(&client);
@@ -70,8 +74,14 @@ pub(super) async fn run(arguments: Tail) -> Result<(), Failure> {
     let brokers = admin.brokers().await?;
     let own = format!("mezzo-tail-{}-{}", std::process::id(), SystemClock.now().as_ms());
     let group = arguments.group.as_deref().unwrap_or(&own);
+    // before the group exists: a signal that comes early must not leave it behind
+    let signals = signal(SignalKind::interrupt())
+        .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)))
+        .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
+    let (mut interrupt, mut terminate) = signals?;
     let (sender, mut received) = mpsc::channel(1);
     let consumer = start(&client, group, &arguments, sender).await?;
+    remark(&format!("waits for messages of {}; ctrl-C ends it", arguments.topic));
     let mut printed = 0;
     while arguments.count.is_none_or(|count| printed < count) {
         let message: ReceivedMessage = tokio::select! {
@@ -79,10 +89,11 @@ pub(super) async fn run(arguments: Tail) -> Result<(), Failure> {
                 Some(message) => message,
                 None => break,
             },
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
         };
         let line = if arguments.json { as_json(&message).to_string() } else { as_text(&message) };
-        if writeln!(std::io::stdout(), "{line}").is_err() {
+        if !say(&line) {
             break;
         }
         printed += 1;

@@ -1,6 +1,6 @@
 //! `mezzo tx`: looks at transactions, and does something about those that nobody answers for.
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use mezzo_client::{
@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{
     cluster::{Cluster, Failure},
+    output::{conclude, remark, say},
     timeline,
 };
 use crate::clock::SystemClock;
@@ -28,6 +29,30 @@ Examples:
   mezzo tx rollback 275 --force        although its producer may still decide it
   mezzo tx resume 275                  ask its producer group again";
 
+const LIST: &str = "\
+Examples:
+  mezzo tx list                                    all that are open
+  mezzo tx list --state in-doubt --older-than 5m
+  mezzo tx list --group order-service --json | jq .origin";
+
+const SHOW: &str = "\
+Examples:
+  mezzo tx show 275
+  mezzo tx show 275 --json
+  mezzo tx show 275 --broker 127.0.0.1:10911       if several brokers have a transaction 275";
+
+const DECIDE: &str = "\
+Examples:
+  mezzo tx commit 275 --reason 'paid, see ticket 7'
+  mezzo tx rollback 275 --force                    although its producer may still decide it
+
+The first decision stands: look into the producer's database before you decide.";
+
+const RESUME: &str = "\
+Examples:
+  mezzo tx resume 275                              its producers work again: ask them
+  mezzo tx list --state in-doubt --json | jq .origin | xargs -n 1 mezzo tx resume";
+
 /// Transactions of a cluster.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,14 +64,19 @@ pub(super) struct Transactions {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List open transactions: prepared ones and those in doubt.
+    #[command(after_help = LIST)]
     List(List),
     /// Show one transaction, open or decided, with its timeline.
+    #[command(after_help = SHOW)]
     Show(One),
     /// Commit a transaction in place of its producer.
+    #[command(after_help = DECIDE)]
     Commit(Decide),
     /// Roll a transaction back in place of its producer.
+    #[command(after_help = DECIDE)]
     Rollback(Decide),
     /// Have a transaction in doubt asked about again, from zero.
+    #[command(after_help = RESUME)]
     Resume(One),
 }
 
@@ -154,13 +184,8 @@ impl Session {
 
     fn print(&self, broker: &str, transaction: &TransactionInfo) {
         let text = if self.json { json(broker, transaction) } else { timeline::text(transaction, broker) };
-        say(&text);
+        conclude(&text);
     }
-}
-
-/// A reader that closes early (`mezzo tx list | head`) is no failure.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn json(broker: &str, transaction: &TransactionInfo) -> String {
@@ -214,20 +239,25 @@ async fn list(session: &Session, wanted: &List) -> Result<(), Failure> {
             filter.limit = Some(u32::try_from(left).unwrap_or(PAGE).min(PAGE));
             let page = session.admin.transactions(broker, &filter, after).await?;
             for transaction in page.transactions.iter().take(left) {
-                if left == wanted.limit && !session.json {
-                    say(HEADING);
+                let heard = left < wanted.limit || session.json || say(HEADING);
+                let line =
+                    if session.json { json(broker, transaction) } else { row(broker, transaction, now_ms) };
+                if !(heard && say(&line)) {
+                    return Ok(());
                 }
-                say(&if session.json { json(broker, transaction) } else { row(broker, transaction, now_ms) });
                 left -= 1;
             }
             after = page.next.map(PhysicalOffset);
             if after.is_none() {
                 break;
             }
+            if left == 0 {
+                remark(&format!("there are more; --limit {} prints them", wanted.limit.saturating_mul(10)));
+            }
         }
     }
     if left == wanted.limit && !session.json {
-        say("no open transaction matches");
+        conclude("no open transaction matches");
     }
     Ok(())
 }
