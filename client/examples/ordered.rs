@@ -49,6 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 println!("{account}: booking {number} fails; the account waits for it, the others go on");
                 return Verdict::Retry;
             }
+            println!("{account}: booking {number}");
             booked.send((account, number)).await.into()
         }
     };
@@ -62,7 +63,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (account, number) =
             next.map_err(|_| "no further booking came within a minute")?.ok_or("ended")?;
         let before = last.insert(account.clone(), number).unwrap_or_default();
-        println!("{account}: booking {number}");
         if number != before + 1 {
             return Err(format!("{account}: booking {number} came after {before}").into());
         }

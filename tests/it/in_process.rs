@@ -1,6 +1,8 @@
 //! A broker inside another program: it starts from async code, leaves nothing behind, keeps what is to be kept, and does
 //! not disturb others.
 
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, also in what tests share")]
+
 use std::time::Duration;
 
 use mezzo_broker::{Broker, Config, StartError};

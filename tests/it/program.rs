@@ -1,5 +1,7 @@
 //! The program as a user meets it: it starts, says where it is, stops when told, and says in one line what is wrong.
 
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, also in what tests share")]
+
 use std::fs;
 use std::net::TcpListener;
 
