@@ -12,7 +12,7 @@ use mezzo_protocol::time::Timestamp;
 
 pub use crate::core::backoff::BackoffPolicy;
 pub use crate::core::process_queue::PrefetchLimits;
-pub use mezzo_protocol::remoting::frame::HeaderEncoding;
+pub use crate::net::HeaderEncoding;
 
 /// Writes a struct of settings: the fields with their defaults, and a method of the same name for each that sets it.
 /// The structs may get further fields, so programs begin with the default and change what they want to differ.
@@ -52,8 +52,9 @@ settings! {
     /// Settings of a [`Client`](crate::Client): connections, routes, heartbeats.
     #[derive(Debug, Clone)]
     pub struct ClientConfig {
-        /// How requests are written. Default: JSON, which every broker and proxy reads.
-        pub header_encoding: HeaderEncoding = HeaderEncoding::Json,
+        /// How the headers of requests are written. Default: as JSON, and in the binary form to brokers that show that
+        /// they read it.
+        pub header_encoding: HeaderEncoding = HeaderEncoding::Auto,
         /// Longest wait for a connection to be made, in milliseconds. Default: 3,000.
         pub connect_timeout_ms: u64 = 3_000,
         /// Longest wait for the answer to a request that has no time of its own, in milliseconds. Default: 3,000.
@@ -61,6 +62,9 @@ settings! {
         /// Longest time that one write to a socket may take before the connection is given up, in milliseconds.
         /// Default: 10,000.
         pub write_timeout_ms: u64 = 10_000,
+        /// How long a peer may be silent while it owes answers, in milliseconds: once several requests have timed out and
+        /// not one byte came for so long, the connection is given up and made again. Default: 3,000.
+        pub silence_max_ms: u64 = 3_000,
         /// Time between heartbeats to each broker, in milliseconds; brokers forget a client after 120,000. Default: 30,000.
         pub heartbeat_interval_ms: u64 = 30_000,
         /// Age at which a route is asked for again, in milliseconds. Default: 30,000.

@@ -44,6 +44,7 @@
 //! client     Client: what producers and consumers share     net    connections, without knowing what they carry
 //! producer   Producer, TransactionProducer                  core   decisions, without sockets, tasks or clocks
 //! consumer   PushConsumer, PullConsumer                     message, error, config, clock
+//! transport  how bytes travel: TCP, or what you give it     metrics   what happens, for your counters
 //! ```
 
 pub mod admin;
@@ -54,8 +55,10 @@ mod consumer;
 mod core;
 mod error;
 mod message;
+pub mod metrics;
 mod net;
 mod producer;
+mod transport;
 mod unique_key;
 
 pub use client::{Client, ClientBuilder};
@@ -68,10 +71,11 @@ pub use mezzo_protocol::assignment;
 pub use mezzo_protocol::ids::{
     GroupName, MessageQueue, OffsetMessageId, PhysicalOffset, QueueId, QueueOffset, TopicName,
 };
-pub use mezzo_protocol::remoting::ResponseCode;
+pub use mezzo_protocol::remoting::{RequestCode, ResponseCode};
 pub use mezzo_protocol::time::{Clock, Timestamp};
 pub use producer::{
     CheckBack, LocalError, LocalOutcome, Outcome, Prepared, Producer, ProducerBuilder, SendReceipt, Stored,
     TransactionContext, TransactionError, TransactionIds, TransactionProducer, TransactionProducerBuilder,
     UnknownReason,
 };
+pub use transport::{ByteStreams, TcpTransport, Transport};

@@ -14,6 +14,7 @@ mod program;
 mod restart;
 mod retry;
 mod sdk;
+mod sdk_connections;
 mod sdk_consumers;
 mod sdk_producer;
 mod visibility;

@@ -9,6 +9,7 @@ pub mod consumer;
 pub mod load;
 pub mod log_reader;
 pub mod loop_disk;
+pub mod name_server;
 pub mod oracle;
 pub mod producer;
 pub mod source;

@@ -1,13 +1,15 @@
 //! What a program holds: the client and its builder.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mezzo_protocol::ids::GroupName;
 use mezzo_protocol::limits::CLIENT_ID_BYTES_MAX;
 use mezzo_protocol::time::Clock;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::members::Members;
@@ -18,8 +20,10 @@ use crate::config::ClientConfig;
 use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder};
 use crate::core::route_cache::{RouteCache, RouteCachePolicy};
 use crate::error::Error;
+use crate::metrics::{Installed, Metrics};
 use crate::net::{NetConfig, Pool};
 use crate::producer::{ProducerBuilder, TransactionProducerBuilder};
+use crate::transport::{AnyTransport, TcpTransport, Transport};
 use crate::unique_key::UniqueKeys;
 
 /// A program's way into a cluster: connections, routes and heartbeats, shared by the producers and consumers made from
@@ -72,6 +76,8 @@ impl Client {
             instance: None,
             config: ClientConfig::default(),
             clock: Arc::new(SystemClock),
+            transport: None,
+            metrics: None,
         }
     }
 
@@ -126,6 +132,8 @@ pub struct ClientBuilder {
     instance: Option<String>,
     config: ClientConfig,
     clock: Arc<dyn Clock>,
+    transport: Option<Arc<dyn AnyTransport>>,
+    metrics: Installed,
 }
 
 impl ClientBuilder {
@@ -153,22 +161,38 @@ impl ClientBuilder {
         self
     }
 
-    /// Checks the settings and starts the client's tasks on the current tokio runtime.
+    /// How bytes travel to name servers and brokers, instead of plain TCP: TLS, for example, see [`Transport`].
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// Counts and times what the client does.
+    pub fn metrics(mut self, metrics: impl Metrics) -> Self {
+        self.metrics = Some(Arc::new(metrics));
+        self
+    }
+
+    /// Checks the settings and starts the client's tasks on the current tokio runtime. Looks up the first name server's
+    /// host name, if it has one, for at most `connect_timeout_ms`.
     ///
     /// # Errors
     /// If a setting is not usable.
-    #[expect(clippy::unused_async, reason = "async so that it can only be called where there is a runtime")]
     pub async fn build(self) -> Result<Client, Error> {
         let addresses = parse_addresses(&self.name_servers)?;
-        let local =
-            addresses.first().map_or(Ipv4Addr::LOCALHOST.into(), |address| local_address_towards(address));
+        let own_transport = self.transport.is_some();
+        let local = match addresses.first() {
+            Some(first) => local_address_towards(first, own_transport, self.config.connect_timeout_ms).await,
+            None => Ipv4Addr::LOCALHOST.into(),
+        };
         let client_id: Arc<str> = client_id(local, self.instance.as_deref())?.into();
         let (inbound_sender, inbound_receiver) = mpsc::channel(self.config.inbound_requests_max.max(1));
         let members = Arc::new(Members::default());
         let upkeep_now = Arc::new(Notify::new());
         let greeter =
             upkeep::HeartbeatGreeter { members: Arc::clone(&members), client_id: Arc::clone(&client_id) };
-        let net = NetConfig::from(&self.config);
+        let transport = self.transport.unwrap_or_else(|| Arc::new(TcpTransport));
+        let net = NetConfig::new(&self.config, transport, self.metrics.clone());
         let reconnect = self.config.reconnect;
         let name_servers = NameServers::new(
             addresses,
@@ -186,6 +210,7 @@ impl ClientBuilder {
         let shared = Arc::new(Shared {
             unique_keys: UniqueKeys::new(local, std::process::id(), random_seed(), now),
             config: self.config,
+            metrics: self.metrics,
             client_id,
             clock: self.clock,
             name_servers,
@@ -233,14 +258,26 @@ fn client_id(local: IpAddr, instance: Option<&str>) -> Result<String, Error> {
     Ok(id)
 }
 
-/// Our address on the way to `peer`, asked of the routing table: connecting a datagram socket sends nothing.
-fn local_address_towards(peer: &str) -> IpAddr {
-    let ask = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+/// Our address on the way to `peer`, asked of the routing table: connecting a datagram socket sends nothing. An address
+/// for a transport of the application's own may mean nothing to the system's name service: it is not looked up.
+async fn local_address_towards(peer: &str, own_transport: bool, limit_ms: u64) -> IpAddr {
+    let peer = match peer.parse::<SocketAddr>() {
+        Ok(peer) => Some(peer),
+        Err(_) if own_transport => None,
+        Err(_) => {
+            let found = timeout(Duration::from_millis(limit_ms), tokio::net::lookup_host(peer)).await;
+            found.ok().and_then(Result::ok).and_then(|mut found| found.next())
+        }
+    };
+    let ask = |peer: SocketAddr| {
+        let any: IpAddr =
+            if peer.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
         socket.connect(peer)?;
         socket.local_addr()
     };
-    ask().map_or(Ipv4Addr::LOCALHOST.into(), |local| local.ip())
+    let local = peer.and_then(|peer| ask(peer).ok());
+    local.map_or(Ipv4Addr::LOCALHOST.into(), |local| local.ip())
 }
 
 #[cfg(test)]

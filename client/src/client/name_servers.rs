@@ -12,6 +12,9 @@ use crate::net::{Deadline, Patience, Pool, Reply};
 /// Pause after a round in which no name server could be reached, in milliseconds.
 const ROUND_PAUSE_MS: u64 = 50;
 
+/// Longest wait for what another name server says about something that the first one does not know, in milliseconds.
+const SECOND_OPINION_MS: u64 = 500;
+
 /// The configured name servers and their connections.
 pub(crate) struct NameServers {
     addresses: Vec<Arc<str>>,
@@ -62,6 +65,41 @@ impl NameServers {
         }
     }
 
+    /// As [`NameServers::request`], but an answer that does not know what was asked for is checked against the others: a
+    /// name server that was just restarted knows nothing until the brokers have registered again. Whoever knows is asked
+    /// first from now on; if nobody does, the first answer counts.
+    pub(crate) async fn request_known(
+        &self,
+        command: &RemotingCommand,
+        knows: impl Fn(&Reply) -> bool,
+        deadline: Deadline,
+    ) -> Result<Reply, Error> {
+        let first = self.request(command, deadline).await?;
+        if knows(&first) {
+            return Ok(first);
+        }
+        let (asked, count) = (self.favourite.load(Ordering::Relaxed), self.addresses.len());
+        for index in (1..count).map(|step| (asked + step) % count) {
+            let Some(address) = self.addresses.get(index) else { break };
+            let limit = deadline.but_at_most_ms(SECOND_OPINION_MS);
+            if let Ok(reply) = self.request_one(address, command, limit).await
+                && knows(&reply)
+            {
+                tracing::info!(%address, "another name server knows what the first did not");
+                self.favourite.store(index, Ordering::Relaxed);
+                return Ok(reply);
+            }
+        }
+        Ok(first)
+    }
+
+    /// What the name server says leads to a broker that is not there: the next question goes to another one, which may
+    /// know better.
+    pub(crate) fn doubt(&self) {
+        let next = |favourite: usize| Some((favourite + 1) % self.addresses.len().max(1));
+        let _ = self.favourite.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
     /// Closes all connections.
     pub(crate) fn close(&self, reason: &str) {
         self.pool.close_all(reason);
@@ -108,7 +146,7 @@ mod tests {
 
     #[test]
     fn lists_are_split_and_duplicates_dropped() {
-        let lists = ["a:1; b:2".to_owned(), "b:2,[::1]:3".to_owned()];
+        let lists = ["http://a:1; b:2".to_owned(), "b:2,[::1]:3;a:1".to_owned()];
         let addresses = parse_addresses(&lists).unwrap();
         assert_eq!(addresses.iter().map(|a| &**a).collect::<Vec<_>>(), ["a:1", "b:2", "[::1]:3"]);
     }

@@ -15,7 +15,7 @@ use super::Shared;
 use crate::core::route::{BrokerQueues, TopicRoute};
 use crate::core::route_cache::Lookup;
 use crate::error::{Error, RequestError};
-use crate::net::Deadline;
+use crate::net::{Deadline, Reply};
 
 /// After a failed refresh a held route counts as fresh for so long, in milliseconds.
 const RETRY_REFRESH_MS: u64 = 1_000;
@@ -70,8 +70,14 @@ impl Shared {
         let due = self.routes().due(self.now());
         let mut all_answered = true;
         for topic in due {
-            let _guard = self.route_lock(&topic).lock().await;
-            if let Err(error) = self.refresh(&topic, self.request_deadline()).await {
+            let deadline = self.request_deadline();
+            // Who holds the lock asks as well, and is as soon done.
+            let Ok(_guard) = tokio::time::timeout_at(deadline.at(), self.route_lock(&topic).lock()).await
+            else {
+                all_answered = false;
+                continue;
+            };
+            if let Err(error) = self.refresh(&topic, deadline).await {
                 // Nobody answers: asking for the other topics would only take as long again, each.
                 if matches!(error, Error::NameServers { .. }) {
                     return false;
@@ -124,8 +130,11 @@ impl Shared {
         self.routes().keep(topic, self.now(), RETRY_REFRESH_MS);
         let (shared, topic) = (Arc::clone(self), topic.clone());
         tokio::spawn(async move {
-            let _guard = shared.route_lock(&topic).lock().await;
-            if let Err(error) = shared.refresh(&topic, shared.request_deadline()).await {
+            let deadline = shared.request_deadline();
+            let lock = shared.route_lock(&topic).lock();
+            // Who holds the lock for so long asks in vain; the next use of the route tries again.
+            let Ok(_guard) = tokio::time::timeout_at(deadline.at(), lock).await else { return };
+            if let Err(error) = shared.refresh(&topic, deadline).await {
                 tracing::debug!(%topic, %error, "the route could not be refreshed");
             }
         });
@@ -144,10 +153,16 @@ impl Shared {
         let now = self.now();
         match fetched {
             Ok(Some(route)) => {
-                if self.routes().put(topic, Arc::new(route), now) {
+                let (doubted, changed) = {
+                    let mut routes = self.routes();
+                    (routes.is_suspected(topic), routes.put(topic, Arc::new(route), now))
+                };
+                if changed {
                     tracing::debug!(%topic, "route changed");
                     // New brokers must know us before they can ask us.
                     self.upkeep_now.notify_one();
+                } else if doubted {
+                    self.name_servers.doubt();
                 }
                 Ok(())
             }
@@ -183,7 +198,10 @@ impl Shared {
         let header = RouteHeader { topic: asked.as_str().into(), accept_standard_json_only: Some(true) };
         let command =
             RemotingCommand::request(RequestCode::GET_ROUTEINFO_BY_TOPIC, header.encode(), Vec::new());
-        let reply = self.name_servers.request(&command, deadline).await?;
+        let knows = |reply: &Reply| {
+            !reply.header().is_ok_and(|header| header.response_code() == ResponseCode::TOPIC_NOT_EXIST)
+        };
+        let reply = self.name_servers.request_known(&command, knows, deadline).await?;
         match reply.success() {
             Ok(_) => {
                 let data = TopicRouteData::decode(reply.body())?;

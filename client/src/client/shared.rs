@@ -16,6 +16,7 @@ use super::name_servers::NameServers;
 use crate::config::ClientConfig;
 use crate::core::route_cache::RouteCache;
 use crate::error::{Error, RequestError};
+use crate::metrics::Installed;
 use crate::net::{Connection, Deadline, Patience, Pool, Reply};
 use crate::unique_key::UniqueKeys;
 
@@ -25,6 +26,7 @@ const ROUTE_LOCKS: usize = 16;
 /// What producers, consumers and the client's own tasks share.
 pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
+    pub(crate) metrics: Installed,
     pub(crate) client_id: Arc<str>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) unique_keys: UniqueKeys,

@@ -60,13 +60,13 @@ impl Shared {
         // Put together only now: a group that was left while the connection was made must not be joined again.
         let Some(heartbeat) = self.members.heartbeat(&self.client_id) else { return true };
         let command = RemotingCommand::request(RequestCode::HEART_BEAT, Vec::new(), heartbeat.encode());
-        match connection.request(command, deadline).await.and_then(|reply| reply.success().map(|_| ())) {
-            Ok(()) => true,
+        let answer = connection.request(command, deadline).await;
+        match answer.and_then(|answer| answer.success().map(|header| connection.learn(&header))) {
+            Ok(_) => true,
             Err(error) => {
                 tracing::warn!(%address, %error, "the broker did not answer a heartbeat");
                 if matches!(error, RequestError::TimedOut { .. }) {
-                    // A connection that swallows heartbeats would swallow sends and check-backs too.
-                    connection.close("no answer to a heartbeat");
+                    connection.note_missed_heartbeat(deadline);
                 }
                 false
             }

@@ -127,9 +127,13 @@ async fn judge<H: Handler>(member: &GroupMember, handler: &H, job: &Job) -> Judg
         }
     };
     let limit_ms = member.config.handler_timeout_ms;
-    let span = tracing::debug_span!("handle", %queue, %offset);
+    let span = tracing::debug_span!(
+        "handle", topic = %queue.topic, group = %member.group, broker = %queue.broker_name, queue = queue.queue_id.0,
+        %offset
+    );
     let handling = contained(|| handler.handle(message), Duration::from_millis(limit_ms));
-    Judgement::Said(match handling.instrument(span).await {
+    let metrics = member.shared().metrics.as_ref().map(|metrics| (metrics, Instant::now()));
+    let verdict = match handling.instrument(span).await {
         Contained::Ended(verdict) => verdict,
         Contained::Panicked => {
             tracing::error!(%queue, %offset, "the handler panicked; the message will be delivered again");
@@ -139,7 +143,11 @@ async fn judge<H: Handler>(member: &GroupMember, handler: &H, job: &Job) -> Judg
             tracing::warn!(%queue, %offset, limit_ms, "the handler took too long; delivering again");
             Verdict::Retry
         }
-    })
+    };
+    if let Some((metrics, began)) = metrics {
+        metrics.handled(queue, verdict, began.elapsed());
+    }
+    Judgement::Said(verdict)
 }
 
 /// Does what the verdict says. The message is finished only when the broker has it back, so that a failure here repeats

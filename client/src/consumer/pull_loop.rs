@@ -188,6 +188,9 @@ fn take_in(
     }
     // What came before a damage is taken in; the next pull asks for the rest again.
     let end = if broken.is_some() { behind } else { next.max(behind) };
+    if let Some(metrics) = member.shared().metrics.as_ref().filter(|_| !messages.is_empty()) {
+        metrics.prefetched(&held.queue, messages.len(), messages.iter().map(Taken::bytes).sum());
+    }
     let (due, new) = held.take_in(epoch, end, messages);
     member.hand_out(held, due);
     match broken {

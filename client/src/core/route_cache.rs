@@ -42,6 +42,8 @@ struct Entry {
     used: Timestamp,
     /// When a name server last said it.
     confirmed: Timestamp,
+    /// Something in it failed since it was confirmed.
+    suspected: bool,
 }
 
 /// The routes of the topics that this client uses.
@@ -73,6 +75,7 @@ impl RouteCache {
             let changed = *entry.route != *route;
             entry.due = due;
             entry.confirmed = now;
+            entry.suspected = false;
             entry.route = route;
             return changed;
         }
@@ -83,7 +86,7 @@ impl RouteCache {
                 self.entries.remove(&unused);
             }
         }
-        self.entries.insert(topic.clone(), Entry { route, due, used: now, confirmed: now });
+        self.entries.insert(topic.clone(), Entry { route, due, used: now, confirmed: now, suspected: false });
         true
     }
 
@@ -91,7 +94,13 @@ impl RouteCache {
     pub(crate) fn suspect(&mut self, topic: &str) {
         if let Some(entry) = self.entries.get_mut(topic) {
             entry.due = Timestamp::ZERO;
+            entry.suspected = true;
         }
+    }
+
+    /// Whether something in the held route failed since it was confirmed: to be told again the same is no help then.
+    pub(crate) fn is_suspected(&self, topic: &str) -> bool {
+        self.entries.get(topic).is_some_and(|entry| entry.suspected)
     }
 
     /// The name servers could not be asked at `now`: keep what is held for another refresh time.
@@ -184,8 +193,13 @@ mod tests {
         let mut cache = RouteCache::new(POLICY);
         let held = Arc::new(route("t", &[("a", "a:1")], 1));
         cache.put(&topic("t"), Arc::clone(&held), at(5));
+        assert!(!cache.is_suspected("t"));
         cache.suspect("t");
-        assert_eq!(cache.lookup("t", at(6)), Lookup::Stale(held));
+        assert_eq!(cache.lookup("t", at(6)), Lookup::Stale(Arc::clone(&held)));
+        cache.keep("t", at(6), 1_000);
+        assert!(cache.is_suspected("t"), "until somebody confirms it");
+        cache.put(&topic("t"), held, at(7));
+        assert!(!cache.is_suspected("t"));
     }
 
     #[test]

@@ -32,6 +32,11 @@ impl Deadline {
         Self { started, at: self.at.min(started + share) }
     }
 
+    /// When it was set.
+    pub(crate) const fn started(self) -> Instant {
+        self.started
+    }
+
     /// When it is over.
     pub(crate) const fn at(self) -> Instant {
         self.at

@@ -119,12 +119,12 @@ impl Pending {
         self: &Arc<Self>,
         count: usize,
         sink: &Arc<dyn AnswerSink>,
-    ) -> Result<RunWaiter, RegisterError> {
+    ) -> Result<RunPlaces, RegisterError> {
         let mut state = self.lock();
         self.check_room(&state, count)?;
         let opaques = (0..count).map(|index| state.put(Waiting::Run(Arc::clone(sink), index))).collect();
         drop(state);
-        Ok(RunWaiter { opaques, table: Arc::clone(self) })
+        Ok(RunPlaces { opaques, table: Arc::clone(self) })
     }
 
     /// Hands an answer to its request; `false` if nobody waits for it any more.
@@ -215,23 +215,30 @@ impl Drop for Waiter {
 
 /// The waiting requests of one run. Dropping it gives up those that are not answered.
 #[derive(Debug)]
-pub(crate) struct RunWaiter {
+pub(crate) struct RunPlaces {
     opaques: Vec<i32>,
     table: Arc<Pending>,
 }
 
-impl RunWaiter {
+impl RunPlaces {
     /// What connects requests and answers, in the order of the run.
     pub(crate) fn opaques(&self) -> &[i32] {
         &self.opaques
     }
 }
 
-impl Drop for RunWaiter {
-    fn drop(&mut self) {
+impl RunPlaces {
+    /// Gives up those that are not answered; returns how many they are.
+    pub(crate) fn give_up(&mut self) -> usize {
         let mut state = self.table.lock();
-        for opaque in &self.opaques {
-            state.remove(*opaque);
+        self.opaques.drain(..).filter_map(|opaque| state.remove(opaque)).count()
+    }
+}
+
+impl Drop for RunPlaces {
+    fn drop(&mut self) {
+        if !self.opaques.is_empty() {
+            self.give_up();
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mezzo_protocol::error::EncodeError;
 use mezzo_protocol::ids::MessageQueue;
-use mezzo_protocol::remoting::HeaderEncoding;
+use mezzo_protocol::remoting::{HeaderEncoding, RequestCode};
 use tokio::time::Instant;
 
 use super::receipt::SendReceipt;
@@ -232,7 +232,8 @@ impl Sender {
                 self.command(&item.outgoing, queue).with_opaque(*opaque).encode(encoding, out)
             })
         };
-        let waiter = connection.request_run(items.len(), &sink, write, deadline).await?;
+        let waiter =
+            connection.request_run(RequestCode::SEND_MESSAGE_V2, items.len(), &sink, write, deadline).await?;
         Ok(InAir { connection, receipts, waiter, deadline })
     }
 
@@ -331,6 +332,9 @@ impl Sender {
             None
         });
         let again: Vec<_> = again.collect();
+        if let (Some((item, error)), Some(metrics)) = (again.first(), &self.client.shared().metrics) {
+            metrics.retried(item.message.topic(), error);
+        }
         if allowed.is_some() {
             attempts.retries = retries + 1;
         }

@@ -55,7 +55,7 @@ impl Producer {
     pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
         let sender = &self.inner.sender;
         if sender.lingering.is_some() {
-            let span = tracing::debug_span!("send", topic = %message.topic());
+            let span = tracing::debug_span!("send", topic = %message.topic(), group = %self.group());
             return sender.send_lingering(message).instrument(span).await;
         }
         let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
@@ -85,7 +85,9 @@ impl Producer {
         messages: impl IntoIterator<Item = Message>,
     ) -> impl Future<Output = Result<Vec<SendReceipt>, SendError>> {
         let messages: Vec<_> = messages.into_iter().collect();
-        let span = tracing::debug_span!("send_batch", messages = messages.len());
+        let span = tracing::debug_span!(
+            "send_batch", group = %self.group(), messages = messages.len(), broker = tracing::field::Empty
+        );
         async move { self.inner.sender.send_batch(&messages).await }.instrument(span)
     }
 
@@ -112,7 +114,7 @@ impl Producer {
         messages: impl IntoIterator<Item = Message>,
     ) -> impl Future<Output = Vec<Result<SendReceipt, SendError>>> {
         let messages: Vec<_> = messages.into_iter().collect();
-        let span = tracing::debug_span!("send_all", messages = messages.len());
+        let span = tracing::debug_span!("send_all", group = %self.group(), messages = messages.len());
         self.inner.sender.send_all(messages).instrument(span)
     }
 
@@ -138,7 +140,7 @@ impl Producer {
     /// If it could not be handed to a connection.
     pub async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
         let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
-        let span = tracing::debug_span!("send_oneway", topic = %message.topic());
+        let span = tracing::debug_span!("send_oneway", topic = %message.topic(), group = %self.group());
         self.inner.sender.send_oneway(&message, target).instrument(span).await
     }
 
@@ -170,7 +172,9 @@ impl Producer {
     async fn send_to(&self, message: &Message, target: Target<'_>) -> Result<SendReceipt, SendError> {
         let sender = &self.inner.sender;
         let key = sender.next_unique_key();
-        let span = tracing::debug_span!("send", topic = %message.topic(), key = %key);
+        let span = tracing::debug_span!(
+            "send", topic = %message.topic(), group = %sender.group, key = %key, broker = tracing::field::Empty
+        );
         sender.send(message, target, Kind::Plain, key).instrument(span).await
     }
 }

@@ -171,6 +171,9 @@ impl Sender {
                 Err(error) => return Err(Self::no_route(error, &attempts, outgoing)),
             };
             let queue = self.choose(&route, topic, target, &attempts)?;
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                tracing::Span::current().record("broker", &*queue.broker_name);
+            }
             attempts.made += 1;
             let error = match self.attempt(outgoing, &route, &queue, deadline).await {
                 Ok(mut receipt) => {
@@ -195,6 +198,9 @@ impl Sender {
                     return Err(Self::failure(error, &attempts, outgoing));
                 }
                 tokio::time::sleep_until(next).await;
+            }
+            if let Some(metrics) = &self.client.shared().metrics {
+                metrics.retried(topic, &error);
             }
             if !attempts.tried.contains(&queue.broker_name) {
                 attempts.tried.push(queue.broker_name);

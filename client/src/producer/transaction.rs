@@ -131,7 +131,7 @@ impl TransactionProducer {
         Fut: Future<Output = Result<LocalOutcome, LocalError>>,
     {
         let prepared = self.prepare(message).await?;
-        let span = tracing::debug_span!("local_transaction", key = %prepared.ids().unique_key);
+        let span = tracing::debug_span!("local_transaction", group = %self.inner.sender.group, key = %prepared.ids().unique_key);
         match local(prepared.context()).instrument(span).await {
             Ok(LocalOutcome::Commit) => prepared.commit().await,
             Ok(LocalOutcome::Rollback) => prepared.rollback().await,
@@ -147,7 +147,10 @@ impl TransactionProducer {
     pub async fn prepare(&self, message: Message) -> Result<Prepared, TransactionError> {
         let place = self.begin().await?;
         let preparing = Preparing::new(&self.inner);
-        let span = tracing::debug_span!("prepare", topic = %message.topic(), key = %preparing.unique_key);
+        let span = tracing::debug_span!(
+            "prepare", topic = %message.topic(), group = %self.inner.sender.group, key = %preparing.unique_key,
+            broker = tracing::field::Empty
+        );
         let message = message.without_delay();
         let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
         let key = Arc::clone(&preparing.unique_key);

@@ -5,11 +5,17 @@
 mod broadcasting;
 mod connection;
 mod consuming;
+mod counting;
+mod encoding;
 mod fake;
+mod half_open;
 mod inflating;
+mod name_servers;
 mod ordered;
 mod pipelining;
 mod pulling;
 mod sending;
+mod spans;
 mod steering;
 mod transactions;
+mod transport;

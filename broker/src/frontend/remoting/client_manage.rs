@@ -13,7 +13,9 @@ use mezzo_protocol::{
             heartbeat::{ConsumerData, HeartbeatData, MessageModel, SubscriptionData},
             relaxed_json,
         },
-        header::client::{ConsumerListHeader, UnregisterClientHeader},
+        header::client::{
+            ConsumerListHeader, HEADER_ENCODINGS_BOTH, HeartbeatReplyHeader, UnregisterClientHeader,
+        },
         response_code::ResponseCode,
     },
 };
@@ -78,7 +80,9 @@ pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
             return Ok(Step::Done);
         }
     }
-    turn.reply(request, response::ok());
+    // Frames are read by their own mark, so a client may change to the binary form whenever it likes.
+    let says = HeartbeatReplyHeader { header_encodings: Some(HEADER_ENCODINGS_BOTH.into()) };
+    turn.reply(request, response::ok().with_ext(says.encode()));
     Ok(Step::Done)
 }
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mezzo_client::Client;
 use mezzo_client::config::{BackoffPolicy, ClientConfig};
-use mezzo_protocol::remoting::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode, frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use mezzo_protocol::remoting::{
+    HeaderEncoding, LanguageCode, RemotingCommand, RequestCode, ResponseCode, frame,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -37,6 +38,7 @@ pub(crate) enum Action {
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) connection: usize,
+    pub(crate) encoding: HeaderEncoding,
     pub(crate) command: RemotingCommand,
 }
 
@@ -59,6 +61,16 @@ pub(crate) struct Memory {
     writers: HashMap<usize, mpsc::UnboundedSender<Option<RemotingCommand>>>,
     connections: usize,
     open: usize,
+    /// Takes everything and says nothing, as a machine does that lost its power behind a network that still stands.
+    pub(crate) frozen: bool,
+    /// Hangs up when it gets a binary header, as a proxy does that reads only JSON.
+    pub(crate) json_only: bool,
+    /// Answers with binary headers.
+    pub(crate) writes_binary: bool,
+    /// What its answers say of it.
+    pub(crate) claims: Option<(LanguageCode, i32)>,
+    /// The address that routes lead to, if not its own.
+    pub(crate) advertised: Option<SocketAddr>,
     pub(crate) queues: Queues,
 }
 
@@ -76,6 +88,11 @@ pub(crate) struct FakeBroker {
 impl FakeBroker {
     pub(crate) async fn start() -> Self {
         Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// Serves a connection that came another way than by its port.
+    pub(crate) fn attach(&self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
+        tokio::spawn(serve(Arc::clone(&self.shared), stream));
     }
 
     fn listen(listener: TcpListener) -> Self {
@@ -211,7 +228,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+async fn serve(shared: Arc<Shared>, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
     let (sender, outgoing) = mpsc::unbounded_channel();
     let connection = {
         let mut memory = shared.lock();
@@ -221,7 +238,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         memory.writers.insert(connection, sender.clone());
         connection
     };
-    let (mut reader, mut writer) = stream.into_split();
+    let (mut reader, mut writer) = tokio::io::split(stream);
     converse(&shared, connection, (&mut reader, &mut writer), (sender, outgoing)).await;
     // Half closed first: when the other side closes as well, it has noticed.
     let _ = writer.shutdown().await;
@@ -240,14 +257,17 @@ type Outgoing = Option<RemotingCommand>;
 async fn converse(
     shared: &Arc<Shared>,
     connection: usize,
-    (reader, writer): (&mut OwnedReadHalf, &mut OwnedWriteHalf),
+    (reader, writer): (&mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
     (sender, mut outgoing): (mpsc::UnboundedSender<Outgoing>, mpsc::UnboundedReceiver<Outgoing>),
 ) {
     let mut buffer = BytesMut::new();
     loop {
         while let Some(frame) = frame::split(&mut buffer, 1 << 24).unwrap() {
+            if frame.encoding == HeaderEncoding::Binary && shared.lock().json_only {
+                return;
+            }
             let command = RemotingCommand::from_frame(&frame).unwrap();
-            if !answer(shared, connection, command, &sender) {
+            if !answer(shared, Seen { connection, encoding: frame.encoding, command }, &sender) {
                 return;
             }
         }
@@ -259,7 +279,9 @@ async fn converse(
             command = outgoing.recv() => {
                 let Some(Some(command)) = command else { return };
                 let mut bytes = BytesMut::new();
-                command.encode(HeaderEncoding::Json, &mut bytes).unwrap();
+                let binary = shared.lock().writes_binary;
+                let encoding = if binary { HeaderEncoding::Binary } else { HeaderEncoding::Json };
+                command.encode(encoding, &mut bytes).unwrap();
                 if writer.write_all(&bytes).await.is_err() {
                     return;
                 }
@@ -269,14 +291,10 @@ async fn converse(
 }
 
 /// Does what the script or habit says; `false` hangs up.
-fn answer(
-    shared: &Arc<Shared>,
-    connection: usize,
-    command: RemotingCommand,
-    writer: &mpsc::UnboundedSender<Option<RemotingCommand>>,
-) -> bool {
+fn answer(shared: &Arc<Shared>, seen: Seen, writer: &mpsc::UnboundedSender<Option<RemotingCommand>>) -> bool {
     let mut memory = shared.lock();
-    memory.seen.push(Seen { connection, command: command.clone() });
+    let (connection, command) = (seen.connection, seen.command.clone());
+    memory.seen.push(seen);
     let scripted = memory.script.get_mut(&command.code).and_then(VecDeque::pop_front);
     let action = scripted.or_else(|| memory.always.get(&command.code).cloned());
     let reply = match action {
@@ -286,6 +304,7 @@ fn answer(
             return false;
         }
         Some(Action::Silence) => None,
+        _ if memory.frozen => None,
         Some(Action::Code(code)) => {
             Some(RemotingCommand::response(command.opaque, code).with_remark("scripted"))
         }
@@ -294,10 +313,20 @@ fn answer(
             Some(RemotingCommand::response(command.opaque, code).with_ext(ext))
         }
         None if command.is_response() => None,
-        None => memory.queues.usual_answer(shared.address, connection, &command),
+        None => {
+            let address = memory.advertised.unwrap_or(shared.address);
+            memory.queues.usual_answer(address, connection, &command)
+        }
     };
+    let claims = memory.claims;
     drop(memory);
     shared.happened.notify_waiters();
+    let reply = reply.map(|mut reply| {
+        if let Some((language, version)) = claims {
+            (reply.language, reply.version) = (language, version);
+        }
+        reply
+    });
     if let Some(reply) = reply.filter(|_| !command.is_oneway() && !command.is_response()) {
         let held = reply.code == ResponseCode::PULL_NOT_FOUND.0;
         let writer = writer.clone();
