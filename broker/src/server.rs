@@ -69,7 +69,10 @@ pub enum StartError {
         setting: &'static str,
     },
     /// A listener cannot be opened for another reason.
-    #[error("cannot listen on {address} ({setting}): {source}")]
+    #[error(
+        "cannot listen on {address}: {source}; set {setting} to an address of this machine with a port that this user \
+         may open"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -79,7 +82,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The data folder cannot be opened: locked, written by a newer version, damaged, unreadable.
-    #[error("cannot open the data folder: {0}")]
+    #[error("cannot open the data folder: {error}{todo}", error = .0, todo = what_to_do(.0))]
     Store(#[from] StorageError),
     /// The folder of [`Config::temporary`] cannot be made.
     #[error("cannot make a folder in {}: {source}; set TMPDIR to a folder that can be written", dir.display())]
@@ -339,6 +342,16 @@ impl Running {
             tracing::warn!(%error, "the temporary data folder could not be removed");
         }
         closed
+    }
+}
+
+/// What helps when the folder itself is the problem; the other errors of the store say it themselves.
+const fn what_to_do(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Io { .. } => {
+            "; make it writable for this user, or set store.dir (--data-dir) to another folder"
+        }
+        _ => "",
     }
 }
 

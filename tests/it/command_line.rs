@@ -238,6 +238,35 @@ fn a_topic_that_does_not_exist_and_is_not_created_is_said_so() {
 }
 
 #[test]
+fn wrong_usage_says_what_would_be_right_and_ends_with_code_2() {
+    for (arguments, right) in [
+        (&["send", "orders"][..], "pipe it in"),
+        (&["send", "orders", "x", "--property", "shop"], "NAME=VALUE"),
+        (&["send", "orders", "x", "--delay", "5"], "5sec"),
+        (&["send", "or ders", "x"], "letters, digits"),
+        (&["tx", "show", "first"], "`mezzo tx list`"),
+        (&["tx", "list", "--older-than", "5"], "5sec"),
+        (&["serve", "--listen", "8080"], "127.0.0.1:10911"),
+        (&["serve", "--set", "store.ack"], "--set store.ack=memory"),
+    ] {
+        let output = Command::new(mezzo()).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(right), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn an_address_of_the_wrong_kind_is_recognised() {
+    let shell = Shell::start();
+    let (broker, name_server) = (shell.binary.broker.to_string(), shell.binary.name_server.to_string());
+    let said = one_line(&run(&["send", "orders", "x", "--name-server", &broker]));
+    assert!(said.contains("no name server") && said.contains(&broker), "{said}");
+    let said = shell.refused(&["tx", "list", "--broker", &name_server]);
+    assert!(said.contains("name server"), "{said}");
+}
+
+#[test]
 fn a_tail_that_is_told_to_stop_ends_in_order() {
     let shell = Shell::start();
     shell.printed(&["send", "orders", "one coffee"]);

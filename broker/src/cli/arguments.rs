@@ -98,10 +98,10 @@ pub(super) struct Settings {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Broker address (server.listen).
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Name server address (server.name_server_listen).
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     name_server_listen: Option<SocketAddr>,
     /// Address that clients are told; a name is resolved at start (server.advertise).
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -109,6 +109,10 @@ pub(super) struct Settings {
     /// Set any setting; may be repeated. `mezzo config` prints them all.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:10911 or [::]:10911")
 }
 
 impl Settings {

@@ -59,6 +59,13 @@ impl From<Error> for Failure {
                 Self::usage(format!("--name-server: {reason}"))
             }
             Error::Config { .. } => Self::usage(error.to_string()),
+            Error::NameServers { last: RequestError::Refused { address, code, .. } }
+                if *code == ResponseCode::REQUEST_CODE_NOT_SUPPORTED =>
+            {
+                Self::new(format!(
+                    "{address} is no name server: a broker itself, perhaps? Its banner shows the address for --name-server"
+                ))
+            }
             Error::NameServers { last } => Self::new(format!(
                 "{last}: start a broker with `mezzo serve`, or name another with --name-server"
             )),
@@ -76,7 +83,8 @@ impl From<Error> for Failure {
 fn advice(error: &RequestError) -> String {
     match error {
         RequestError::Refused { code, .. } if *code == ResponseCode::REQUEST_CODE_NOT_SUPPORTED => {
-            "this broker does not know Mezzo's requests for operators: is it Apache RocketMQ, or older?"
+            "this broker does not know Mezzo's requests for operators: is it Apache RocketMQ, an older Mezzo, or a \
+             name server?"
                 .to_owned()
         }
         RequestError::Refused { remark, .. } if !remark.is_empty() => remark.clone(),

@@ -189,5 +189,8 @@ fn from_standard_input(by_default: bool) -> Result<Vec<u8>, Failure> {
         .take(BODY_BYTES_MAX as u64 + 1)
         .read_to_end(&mut body)
         .map_err(|error| Failure::new(format!("cannot read the standard input: {error}")))?;
+    if by_default && body.is_empty() {
+        return Err(Failure::usage("no body: write it behind the topic ('' is an empty one), or pipe it in"));
+    }
     Ok(body)
 }

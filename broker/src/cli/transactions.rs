@@ -107,10 +107,14 @@ struct List {
 #[derive(Debug, Args)]
 struct One {
     /// The transaction: its number as `mezzo tx list` prints it.
-    #[arg(value_name = "TRANSACTION")]
+    #[arg(value_name = "TRANSACTION", value_parser = origin)]
     origin: u64,
     #[command(flatten)]
     common: Common,
+}
+
+fn origin(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "expected a number as `mezzo tx list` prints it")
 }
 
 #[derive(Debug, Args)]
