@@ -66,6 +66,15 @@ pub const PULL_MESSAGES_MAX: usize = 1024;
 /// Most transactions in one answer to MEZZO_LIST_TRANSACTIONS.
 pub const TRANSACTIONS_PER_PAGE_MAX: usize = 500;
 
+/// Longest id that a client gives to a transaction of many messages, in bytes.
+pub const TRANSACTION_ID_BYTES_MAX: usize = 128;
+
+/// Most messages of one transaction.
+pub const TRANSACTION_MESSAGES_MAX: u16 = 1_000;
+
+/// Most bytes of log that the messages of one transaction take together.
+pub const TRANSACTION_BYTES_MAX: u64 = 64 << 20;
+
 /// Longest reason that a person gives for a decision, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 

@@ -2,7 +2,6 @@
 //! lock, one write. Messages are encoded and check-summed here, before any lock is taken; a message's bytes do not
 //! depend on where they will stand, so nothing is left to do under the lock but to copy them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -11,8 +10,10 @@ use mezzo_protocol::message::record::{self, MessageParts};
 use mezzo_protocol::message::tag::java_hash;
 use mezzo_protocol::time::Timestamp;
 
-use crate::format::history_row::key_hash;
-use crate::format::record::{LogSeed, MessagePrefix, Outcome, ParkReason, RecordHead, Source};
+use crate::end::EndTransaction;
+use crate::format::record::{LogSeed, MessagePrefix, ParkReason, RecordHead};
+use crate::half::{Fingerprint, HalfError, HalfFacts};
+use crate::results::OperationResult;
 use crate::state::groups::GroupConfig;
 use crate::state::topics::{Queue, Topic, TopicConfig};
 
@@ -31,6 +32,21 @@ pub enum Visibility {
     },
     /// At the first tick at or after this time, or a few milliseconds later when thousands of others are due then.
     Due(Timestamp),
+}
+
+impl MessageToAppend {
+    /// Milliseconds between commit and visibility, of a delayed half message.
+    pub(crate) fn delay_ms(&self) -> Option<u64> {
+        match self.visibility {
+            Visibility::Prepared { delay_ms } => delay_ms,
+            Visibility::Now | Visibility::Due(_) => None,
+        }
+    }
+
+    /// The message without the prefix, of its `payload`.
+    pub(crate) fn bytes_of<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
+        payload.get(self.prefix_bytes..).unwrap_or_default()
+    }
 }
 
 /// Why a message cannot be put into a batch at all.
@@ -52,6 +68,14 @@ pub enum EncodeError {
     /// A half message without the property that END is matched by.
     #[error("a transactional message needs the property {0}")]
     MissingProperty(&'static str),
+    /// A half message with a property that cannot be read.
+    #[error("the property {property} of a transactional message must be {expected}")]
+    BadProperty {
+        /// Its name.
+        property: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// The message does not fit a frame of this log.
     #[error(
         "message of {got} bytes, at most {max} fit this log's frames; make segments larger or messages smaller"
@@ -62,6 +86,15 @@ pub enum EncodeError {
         /// What fits.
         max: usize,
     },
+}
+
+impl From<HalfError> for EncodeError {
+    fn from(error: HalfError) -> Self {
+        match error {
+            HalfError::Missing(property) => Self::MissingProperty(property),
+            HalfError::Bad { property, expected } => Self::BadProperty { property, expected },
+        }
+    }
 }
 
 /// What encoding outside the lock needs to know of the log; cheap to copy, from [`crate::Store::encoder`].
@@ -78,53 +111,11 @@ pub(crate) struct MessageToAppend {
     pub(crate) head: RecordHead,
     /// Payload (prefix and message) inside the batch's arena.
     pub(crate) payload: std::ops::Range<usize>,
+    /// Bytes of the payload before the message.
+    pub(crate) prefix_bytes: usize,
     pub(crate) tag_hash: i32,
     pub(crate) visibility: Visibility,
     pub(crate) half: Option<HalfFacts>,
-}
-
-/// What the open-transaction table keeps of a half message beyond its place.
-#[derive(Debug, Clone)]
-pub(crate) struct HalfFacts {
-    pub(crate) group: GroupName,
-    pub(crate) key_hash: u64,
-    /// From `CHECK_IMMUNITY_TIME_SECONDS`, milliseconds.
-    pub(crate) immunity_ms: Option<u64>,
-}
-
-impl HalfFacts {
-    /// Reads them out of a message's property string; the same reading at append and at recovery.
-    pub(crate) fn of(props: &[u8]) -> Result<Self, &'static str> {
-        let key = properties::find(props, properties::UNIQUE_KEY).ok_or(properties::UNIQUE_KEY)?;
-        let group = properties::find(props, properties::PRODUCER_GROUP).ok_or(properties::PRODUCER_GROUP)?;
-        let group = GroupName::new(group).map_err(|_| properties::PRODUCER_GROUP)?;
-        let immunity_ms = properties::find(props, properties::CHECK_IMMUNITY_TIME_SECONDS)
-            .and_then(|v| v.trim().parse::<u64>().ok())
-            .map(|s| s.saturating_mul(1000));
-        Ok(Self { group, key_hash: key_hash(key), immunity_ms })
-    }
-}
-
-/// END: the decision a producer, a check-back answer or a person asks for.
-#[derive(Debug, Clone)]
-pub struct EndTransaction {
-    /// The transaction's origin (RocketMQ's `commitLogOffset`).
-    pub origin: PhysicalOffset,
-    /// RocketMQ's `tranStateTableOffset`; must equal the origin when given.
-    pub table_offset: Option<u64>,
-    /// Hashes ([`key_hash`]) of what the client sent as `msgId` and `transactionId`; one must be the half's unique key.
-    /// `None` for operators, who name the origin.
-    pub keys: Option<[u64; 2]>,
-    /// Must be the half's producer group. `None` for operators.
-    pub producer_group: Option<GroupName>,
-    /// What to decide.
-    pub outcome: Outcome,
-    /// On whose word.
-    pub source: Source,
-    /// The address that asked, for the record.
-    pub decider: Option<SocketAddr>,
-    /// Why, for the record; operators only.
-    pub reason: Option<String>,
 }
 
 /// One thing to do.
@@ -179,103 +170,6 @@ impl Operation {
     }
 }
 
-/// A recorded decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision {
-    /// What was decided.
-    pub outcome: Outcome,
-    /// On whose word.
-    pub source: Source,
-    /// Leader time of the decision.
-    pub decided_at: Timestamp,
-    /// Where the (first) message became visible; `None` after a rollback, or while its delay runs.
-    pub queue_offset: Option<QueueOffset>,
-}
-
-/// Why an operation was not carried out. Nothing was written for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// END names another producer group than the half.
-    #[error("the transaction belongs to another producer group")]
-    WrongGroup,
-    /// END's `tranStateTableOffset` is not the half's.
-    #[error("the transaction state table offset is not this transaction's")]
-    WrongTableOffset,
-    /// END carries neither as `msgId` nor as `transactionId` the half's unique key.
-    #[error("neither msgId nor transactionId is this transaction's unique key")]
-    WrongKey,
-    /// Nothing is known at this origin.
-    #[error("no transaction was prepared at this offset")]
-    Unknown,
-    /// Older than every decision still remembered.
-    #[error("the transaction is older than the history of decisions")]
-    Expired,
-    /// The transaction is not open, and what may hold its decision cannot be read.
-    #[error(
-        "what was decided cannot be read at this moment; nothing was changed, try again (the broker's log says why)"
-    )]
-    HistoryUnreadable,
-    /// No transaction of that name is open, and none that is still remembered was decided.
-    #[error(
-        "no transaction of this name is open, and no decision about it is remembered: never prepared, or expired"
-    )]
-    UnknownOrExpired,
-    /// `limits.open_messages` half and delayed messages are open.
-    #[error("too many open half and delayed messages (limits.open_messages); try again later")]
-    TooManyOpen,
-    /// No prepared segment but the reserve is left: the disk is full, or slower than what is sent. Decisions go on.
-    #[error(
-        "no room for new messages at this moment; try again, and if it stays so free disk space or shorten store.retention"
-    )]
-    NoRoom,
-    /// The topic was deleted meanwhile.
-    #[error("the topic was deleted")]
-    TopicGone,
-    /// A topic with open half or delayed messages cannot be deleted or shrunk.
-    #[error("the topic has open half or delayed messages; decide them first")]
-    TopicHasOpenMessages,
-    /// There is nothing of that name.
-    #[error("no such topic or group")]
-    NotFound,
-}
-
-/// What became of the operation at the same index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OperationResult {
-    /// A message, visible when the limit passes it.
-    Stored {
-        /// Its place in its queue.
-        queue_offset: QueueOffset,
-        /// Its place in the log.
-        position: PhysicalOffset,
-    },
-    /// A half message; its origin is also its `tranStateTableOffset`.
-    Prepared {
-        /// The transaction's identity.
-        origin: PhysicalOffset,
-    },
-    /// A delayed message.
-    Scheduled {
-        /// Its place in the log.
-        position: PhysicalOffset,
-    },
-    /// END decided the transaction now.
-    Decided(Decision),
-    /// END repeated what was decided before.
-    AlreadyDecided(Decision),
-    /// END contradicts what was decided before; this is what stands.
-    Conflict(Decision),
-    /// A tick made this many messages visible.
-    Ticked {
-        /// How many.
-        messages: usize,
-    },
-    /// Not carried out.
-    Refused(Refusal),
-    /// Carried out; there is nothing to tell.
-    Done,
-}
-
 /// Operations and their results. Reusable: [`Batch::clear`] keeps the memory up to [`Batch::ARENA_BYTES_KEPT`].
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -288,7 +182,8 @@ impl Batch {
     /// The arena is given back when a batch grew beyond this.
     pub const ARENA_BYTES_KEPT: usize = 4 << 20;
 
-    /// Encodes a message and adds it; returns its index.
+    /// Encodes a message and adds it; returns its index. A half message with the properties `MEZZO_TX` and
+    /// `MEZZO_TX_SEQ` opens a transaction of many messages or joins it.
     ///
     /// # Errors
     /// See [`EncodeError`]; the batch is unchanged then.
@@ -305,10 +200,8 @@ impl Batch {
             queue: queue.0,
             count: topic.queue_count(),
         })?;
-        let half = match visibility {
-            Visibility::Prepared { .. } => {
-                Some(HalfFacts::of(parts.properties).map_err(EncodeError::MissingProperty)?)
-            }
+        let mut half = match visibility {
+            Visibility::Prepared { .. } => Some(HalfFacts::of(parts.properties)?),
             Visibility::Now | Visibility::Due(_) => None,
         };
         let prefix = match visibility {
@@ -318,6 +211,7 @@ impl Batch {
         };
         let start = self.arena.len();
         prefix.encode(&mut self.arena);
+        let message_at = self.arena.len();
         if let Err(e) = record::encode(parts, &mut self.arena) {
             self.arena.truncate(start);
             return Err(e.into());
@@ -328,6 +222,9 @@ impl Batch {
             self.arena.truncate(start);
             return Err(EncodeError::TooLarge { got: payload.len(), max });
         }
+        if let Some(one) = half.as_mut().and_then(|half| half.of_many.as_mut()) {
+            one.fingerprint = Fingerprint::of(self.arena.get(message_at..).unwrap_or_default());
+        }
         let bytes = self.arena.get(payload.clone()).unwrap_or_default();
         let head = RecordHead::new(encoder.seed, prefix.kind(), prefix.flags(), &[bytes]);
         let tag_hash = properties::find(parts.properties, properties::TAGS).map_or(0, java_hash);
@@ -335,6 +232,7 @@ impl Batch {
             queue,
             head,
             payload,
+            prefix_bytes: message_at - start,
             tag_hash,
             visibility,
             half,

@@ -5,24 +5,27 @@
 //! [`format`]; all file access goes through [`file_system`].
 
 pub mod batch;
+pub mod end;
 pub mod error;
 pub mod file_system;
 pub mod format;
 pub mod log;
 pub mod options;
+pub mod results;
 pub mod state;
 
 mod base;
+mod half;
 mod store;
 
-pub use batch::{
-    Batch, Decision, EncodeError, Encoder, EndTransaction, Operation, OperationResult, Refusal, Visibility,
-};
+pub use batch::{Batch, EncodeError, Encoder, Operation, Visibility};
+pub use end::{EndTarget, EndTransaction};
 pub use error::StorageError;
 pub use format::key_hash;
 pub use format::queue_entry::QueueEntry;
 pub use format::record::{Outcome, ParkReason, Source};
 pub use options::{AckLevel, CheckPolicy, StoreOptions};
+pub use results::{Decision, OperationResult, Refusal};
 pub use state::groups::GroupConfig;
 pub use state::queues::EntriesRead;
 pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue, Topic, TopicConfig};

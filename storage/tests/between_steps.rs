@@ -12,8 +12,8 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, FileSystem, SimulatedDisk};
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, GroupConfig, NoObserver, Operation, OperationResult, Outcome, Queue,
-    Refusal, Source, StorageError, Store, StoreOptions, TopicConfig, Visibility, key_hash,
+    AckLevel, Batch, EndTarget, EndTransaction, GroupConfig, NoObserver, Operation, OperationResult, Outcome,
+    Queue, Refusal, Source, StorageError, Store, StoreOptions, TopicConfig, Visibility, key_hash,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -113,7 +113,7 @@ impl Fixture {
 
     fn half(&mut self, body: &str) -> PhysicalOffset {
         match self.send(body, Visibility::Prepared { delay_ms: None }) {
-            OperationResult::Prepared { origin } => origin,
+            OperationResult::Prepared { origin, .. } => origin,
             other => panic!("{other:?}"),
         }
     }
@@ -149,12 +149,13 @@ impl Fixture {
 
 fn end_of(origin: PhysicalOffset, key: &str, outcome: Outcome) -> EndTransaction {
     EndTransaction {
-        origin,
+        target: EndTarget::Origin(origin),
         table_offset: Some(origin.0),
         keys: Some([key_hash(key), 0]),
         producer_group: Some(GroupName::new("pg").unwrap()),
         outcome,
         source: Source::Producer,
+        count: None,
         decider: None,
         reason: None,
     }
@@ -303,7 +304,7 @@ fn a_position_shows_a_delayed_half_after_its_delay() {
     let mut s = open(AckLevel::Memory);
     s.topic("t");
     let delayed = Visibility::Prepared { delay_ms: Some(1000) };
-    let OperationResult::Prepared { origin } = s.send("h", delayed) else { panic!() };
+    let OperationResult::Prepared { origin, .. } = s.send("h", delayed) else { panic!() };
     s.end(origin, "h", Outcome::Committed);
     assert!(s.store.read_by_position(origin).is_err());
     s.now += 2000;

@@ -13,7 +13,7 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, SimulatedDisk};
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, OpenFilter, OpenReport, OpenState, Operation,
+    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, OpenFilter, OpenReport, OpenState, Operation,
     OperationResult, Outcome, ParkReason, Source, StorageError, Store, StoreOptions, TopicConfig, Visibility,
     key_hash,
 };
@@ -179,7 +179,7 @@ impl Run {
             OperationResult::Stored { queue_offset, .. } => {
                 state.visible.entry(topic).or_default().push((queue_offset.0, body));
             }
-            OperationResult::Prepared { origin } => {
+            OperationResult::Prepared { origin, .. } => {
                 state.open.insert(origin.0, (topic, body, false));
             }
             OperationResult::Scheduled { position } => {
@@ -195,12 +195,13 @@ impl Run {
             (None, None) => return Ok(()),
         };
         let end = EndTransaction {
-            origin: PhysicalOffset(origin),
+            target: EndTarget::Origin(PhysicalOffset(origin)),
             table_offset: Some(origin),
             keys: Some([key, 0]),
             producer_group: Some(GroupName::new("pg").unwrap()),
             outcome,
             source: Source::Producer,
+            count: None,
             decider: None,
             reason: None,
         };

@@ -11,8 +11,8 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, SimulatedDisk};
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, Operation, OperationResult, Outcome, ParkReason, Source,
-    Store, StoreOptions, TopicConfig, Visibility, key_hash,
+    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, Operation, OperationResult, Outcome, ParkReason,
+    Source, Store, StoreOptions, TopicConfig, Visibility, key_hash,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -71,7 +71,7 @@ fn send(store: &Store, now: u64, body: &str, visibility: Visibility) -> Operatio
 
 fn half(store: &Store, now: u64, delay_ms: Option<u64>) -> PhysicalOffset {
     match send(store, now, "h", Visibility::Prepared { delay_ms }) {
-        OperationResult::Prepared { origin } => origin,
+        OperationResult::Prepared { origin, .. } => origin,
         other => panic!("{other:?}"),
     }
 }
@@ -105,12 +105,13 @@ fn delayed_messages_keep_their_distance_although_the_clock_was_set_back() {
     send(&store, T0, "due", Visibility::Due(at(T0 + 10_000)));
     let origin = half(&store, T0 + 1, Some(20_000));
     let end = EndTransaction {
-        origin,
+        target: EndTarget::Origin(origin),
         table_offset: None,
         keys: Some([key_hash("h"), 0]),
         producer_group: Some(GroupName::new("pg").unwrap()),
         outcome: Outcome::Committed,
         source: Source::Producer,
+        count: None,
         decider: None,
         reason: None,
     };

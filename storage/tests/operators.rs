@@ -13,8 +13,8 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::RealFileSystem;
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, OpenFilter, OpenState, Operation, OperationResult, Outcome,
-    ParkReason, Source, Store, StoreOptions, TopicConfig, Visibility,
+    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, OpenFilter, OpenState, Operation,
+    OperationResult, Outcome, ParkReason, Source, Store, StoreOptions, TopicConfig, Visibility,
 };
 
 const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
@@ -54,7 +54,7 @@ fn prepare(store: &Store, count: usize) -> Vec<PhysicalOffset> {
     }
     store.append(NOW, &mut batch).unwrap();
     let origin = |result: &OperationResult| match result {
-        OperationResult::Prepared { origin } => *origin,
+        OperationResult::Prepared { origin, .. } => *origin,
         other => panic!("{other:?}"),
     };
     batch.results().iter().map(origin).collect()
@@ -78,12 +78,13 @@ fn pages_follow_each_other_in_order_of_origin_whatever_place_a_row_has() {
     let mut batch = Batch::default();
     for origin in expected.drain(..100) {
         batch.push(Operation::End(EndTransaction {
-            origin,
+            target: EndTarget::Origin(origin),
             table_offset: None,
             keys: None,
             producer_group: None,
             outcome: Outcome::RolledBack,
             source: Source::Operator,
+            count: None,
             decider: None,
             reason: Some("by hand".to_owned()),
         }));
@@ -117,12 +118,13 @@ fn a_rolled_back_transaction_still_tells_its_message_and_is_not_listed() {
     assert!(record.decision.is_none() && record.half.is_some());
     batch.clear();
     batch.push(Operation::End(EndTransaction {
-        origin,
+        target: EndTarget::Origin(origin),
         table_offset: None,
         keys: None,
         producer_group: None,
         outcome: Outcome::RolledBack,
         source: Source::Operator,
+        count: None,
         decider: None,
         reason: None,
     }));

@@ -12,8 +12,8 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::RealFileSystem;
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, Operation, OperationResult, Outcome, ParkReason, Queue,
-    Refusal, Source, Store, StoreOptions, TopicConfig, Visibility, key_hash,
+    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, Operation, OperationResult, Outcome, ParkReason,
+    Queue, Refusal, Source, Store, StoreOptions, TopicConfig, Visibility, key_hash,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -92,7 +92,7 @@ impl Fixture {
 
     fn half(&mut self, topic: &str, body: &str) -> PhysicalOffset {
         match self.send(topic, body, Visibility::Prepared { delay_ms: None }) {
-            OperationResult::Prepared { origin } => origin,
+            OperationResult::Prepared { origin, .. } => origin,
             other => panic!("{other:?}"),
         }
     }
@@ -115,12 +115,13 @@ impl Fixture {
 
 fn end_of(origin: PhysicalOffset, key: &str, outcome: Outcome) -> EndTransaction {
     EndTransaction {
-        origin,
+        target: EndTarget::Origin(origin),
         table_offset: Some(origin.0),
         keys: Some([key_hash(key), 0]),
         producer_group: Some(GroupName::new("pg").unwrap()),
         outcome,
         source: Source::Producer,
+        count: None,
         decider: None,
         reason: None,
     }
@@ -227,7 +228,10 @@ fn an_end_that_does_not_match_is_refused_and_changes_nothing() {
             EndTransaction { producer_group: Some(GroupName::new("other").unwrap()), ..good.clone() },
             Refusal::WrongGroup,
         ),
-        (EndTransaction { origin: PhysicalOffset(origin.0 + 1), ..good.clone() }, Refusal::Unknown),
+        (
+            EndTransaction { target: EndTarget::Origin(PhysicalOffset(origin.0 + 1)), ..good.clone() },
+            Refusal::Unknown,
+        ),
     ];
     // before the decision and after it
     for _ in 0..2 {
@@ -259,7 +263,7 @@ fn a_delayed_half_waits_for_commit_and_delay() {
     let mut s = open(dir.path(), AckLevel::Memory);
     let queue = s.topic("t");
     let delayed = Visibility::Prepared { delay_ms: Some(1000) };
-    let OperationResult::Prepared { origin } = s.send("t", "h", delayed) else { panic!() };
+    let OperationResult::Prepared { origin, .. } = s.send("t", "h", delayed) else { panic!() };
     s.end(origin, "h", Outcome::Committed);
     let committed_at = s.now;
     s.one(Operation::Tick(Timestamp::from_ms(committed_at + 999)));

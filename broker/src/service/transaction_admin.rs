@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_storage::{
-    Batch, EndTransaction, OpenDetails, OpenFilter, OpenState, Operation, OperationResult, Outcome, Refusal,
-    Source, StorageError, TransactionRecord,
+    Batch, EndTarget, EndTransaction, OpenDetails, OpenFilter, OpenState, Operation, OperationResult,
+    Outcome, Refusal, Source, StorageError, TransactionRecord,
 };
 
 use super::{Services, append::AppendError};
@@ -104,12 +104,13 @@ pub(crate) async fn decide(services: &Arc<Services>, verdict: Verdict) -> Result
     }
     tracing::info!(origin = origin.0, ?outcome, ?reason, by = %decider, "an operator decides a transaction");
     let end = EndTransaction {
-        origin,
+        target: EndTarget::Origin(origin),
         table_offset: None,
         keys: None,
         producer_group: None,
         outcome,
         source: Source::Operator,
+        count: None,
         decider: Some(decider),
         reason,
     };

@@ -9,6 +9,6 @@ mod numbers;
 mod offset_message_id;
 
 pub use message_queue::MessageQueue;
-pub use names::{GroupName, TopicName};
+pub use names::{GroupName, TopicName, TransactionId};
 pub use numbers::{Opaque, PhysicalOffset, QueueId, QueueOffset};
 pub use offset_message_id::{OFFSET_MESSAGE_ID_BYTES_MAX, OffsetMessageId};

@@ -1,4 +1,5 @@
-//! Names of topics and groups, with RocketMQ's rules for them: letters, digits and `% | _ -`, bounded lengths.
+//! Names of topics and groups, with RocketMQ's rules for them: letters, digits and `% | _ -`, bounded lengths; and the
+//! ids that clients give to transactions of many messages, which follow rules of our own.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,7 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::error::DecodeError;
-use crate::limits::{GROUP_BYTES_MAX, GROUP_TOPIC_BYTES_MAX, TOPIC_BYTES_MAX};
+use crate::limits::{GROUP_BYTES_MAX, GROUP_TOPIC_BYTES_MAX, TOPIC_BYTES_MAX, TRANSACTION_ID_BYTES_MAX};
 use crate::system_topic::{DLQ_PREFIX, RETRY_PREFIX};
 
 /// What a name may hold, for errors.
@@ -107,6 +108,28 @@ name! {
     /// The valid name of a producer or consumer group. At most 248 bytes, so that its retry topic is a valid topic.
     GroupName
 }
+name! {
+    /// The id that a client gave to a transaction of many messages (property `MEZZO_TX`): 1 to 128 bytes of visible
+    /// ASCII. It names the transaction within its producer group.
+    TransactionId
+}
+
+impl TransactionId {
+    /// Validates `id`.
+    ///
+    /// # Errors
+    /// If it is empty, longer than [`TRANSACTION_ID_BYTES_MAX`], or holds a byte outside `!` to `~`.
+    pub fn new(id: &str) -> Result<Self, DecodeError> {
+        const FIELD: &str = "transaction id";
+        if id.len() > TRANSACTION_ID_BYTES_MAX {
+            return Err(DecodeError::TooLong { what: FIELD, got: id.len(), max: TRANSACTION_ID_BYTES_MAX });
+        }
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(DecodeError::bad_value(FIELD, id, "1 to 128 bytes of visible ASCII"));
+        }
+        Ok(Self(Arc::from(id)))
+    }
+}
 
 impl TopicName {
     /// Validates `name`.
@@ -174,6 +197,16 @@ mod tests {
         assert!(TopicName::new(&format!("%DLQ%{}", "t".repeat(251))).is_err());
         assert!(GroupName::new(&"g".repeat(248)).is_ok());
         assert!(GroupName::new(&"g".repeat(249)).is_err());
+    }
+
+    #[test]
+    fn transaction_ids_are_visible_ascii() {
+        for good in ["a", "order/7:pay+x", &"i".repeat(128)] {
+            assert_eq!(TransactionId::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "a\u{1}", "\u{e9}", "a\n", &"i".repeat(129)] {
+            assert!(TransactionId::new(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -135,8 +135,11 @@ property_names! {
     CRC32 = "__CRC32#";
     /// Prefix of properties that brokers do not store.
     TRANSIENT_PREFIX = "__RMQ.TRANSIENT.";
-    /// Mezzo: the transaction that several half messages belong to.
+    /// Mezzo: the id of the transaction that several half messages belong to, see
+    /// [`crate::ids::TransactionId`].
     MEZZO_TRANSACTION = "MEZZO_TX";
+    /// Mezzo: the place of a half message among those of its transaction: 0, 1, 2, …
+    MEZZO_TRANSACTION_SEQUENCE = "MEZZO_TX_SEQ";
 }
 
 /// Walks over the entries of encoded properties.

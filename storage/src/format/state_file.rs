@@ -53,6 +53,8 @@ pub enum SectionKind {
     Leases = 6,
     /// Check-back policies.
     Policies = 7,
+    /// What open transactions of many messages have beyond their rows.
+    TransactionMessages = 8,
     /// Pages of the consume queues.
     QueuePages = 16,
     /// Summaries of the log's segments.
@@ -76,6 +78,7 @@ impl SectionKind {
             5 => Self::DueMessages,
             6 => Self::Leases,
             7 => Self::Policies,
+            8 => Self::TransactionMessages,
             16 => Self::QueuePages,
             17 => Self::Segments,
             18 => Self::Decisions,

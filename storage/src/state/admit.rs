@@ -1,5 +1,10 @@
 //! What may be appended, decided under the append lock against everything appended before, durable or not. An
 //! operation that is admitted becomes a record and is applied at once; one that is refused leaves nothing behind.
+//!
+//! `admit/end.rs` holds decisions, `admit/many.rs` the messages of transactions of many.
+
+mod end;
+mod many;
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
@@ -7,16 +12,15 @@ use super::leader_clock::LeaderClock;
 use super::ledger::{At, Facts, Ledger};
 use super::publish::Publisher;
 use super::topics::TopicConfig;
-use super::transactions::history::decision_of;
-use crate::batch::{
-    EndTransaction, MessageToAppend, Operation, OperationResult, RECORD_OVERHEAD_MAX, Refusal, Visibility,
-};
-use crate::format::history_row::{HistoryRow, group_hash};
+use crate::batch::{MessageToAppend, Operation, RECORD_OVERHEAD_MAX, Visibility};
 use crate::format::record::{
-    AskedCount, Asks, Decision as DecisionRecord, LogSeed, MessagePrefix, OffsetEntry, Offsets, ParkReason,
-    Parked, RECORD_HEADER_BYTES, RecordHead, RecordKind, Resumed, Tick,
+    AskedCount, Asks, LogSeed, MessagePrefix, OffsetEntry, Offsets, ParkReason, Parked, RECORD_HEADER_BYTES,
+    RecordHead, RecordKind, Resumed, Tick,
 };
 use crate::log::Writer;
+use crate::results::{OperationResult, Refusal};
+
+pub(crate) use end::repeated;
 
 /// How many delayed messages one tick makes visible at most; more only if a single millisecond has seen more commits
 /// of delayed transactions with the same delay.
@@ -166,6 +170,10 @@ impl Ledger {
         if message.queue.is_deleted() {
             return OperationResult::Refused(Refusal::TopicGone);
         }
+        if let Some((half, one)) = message.half.as_ref().and_then(|h| Some((h, h.of_many.as_ref()?))) {
+            let payload = arena.get(message.payload.clone()).unwrap_or_default();
+            return self.prepare_one_of_many(message, half, one, payload, open_messages_max, sink);
+        }
         let visible_at_once = matches!(message.visibility, Visibility::Now);
         if !visible_at_once && self.open_messages() >= open_messages_max {
             return OperationResult::Refused(Refusal::TooManyOpen);
@@ -184,7 +192,7 @@ impl Ledger {
         match (&message.visibility, &message.half) {
             (Visibility::Prepared { delay_ms }, Some(half)) => {
                 self.prepared(at, facts, half, *delay_ms);
-                OperationResult::Prepared { origin: position }
+                OperationResult::Prepared { origin: position, position }
             }
             (Visibility::Due(_), _) => {
                 self.delayed(at, facts, due_ms);
@@ -195,44 +203,6 @@ impl Ledger {
                 OperationResult::Stored { queue_offset: QueueOffset(offset), position }
             }
         }
-    }
-
-    fn end(&mut self, end: &EndTransaction, sink: &mut Sink<'_>, publisher: &mut dyn Publisher) -> Admission {
-        let origin = end.origin.0;
-        let Some(row) = self.open.get(origin) else {
-            return match self.history.as_ref().and_then(|h| h.find_recent(origin)) {
-                Some(row) => Admission::Result(repeated(&row, end)),
-                None => Admission::AskHistory,
-            };
-        };
-        let group = self.open.groups().name(row.group);
-        let refusal = if end.producer_group.as_ref().is_some_and(|g| Some(g) != group) {
-            Some(Refusal::WrongGroup)
-        } else if end.table_offset.is_some_and(|o| o != origin) {
-            Some(Refusal::WrongTableOffset)
-        } else if end.keys.is_some_and(|keys| !keys.contains(&row.key_hash)) {
-            Some(Refusal::WrongKey)
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            return Admission::Result(OperationResult::Refused(refusal));
-        }
-        let record = DecisionRecord {
-            origin,
-            outcome: end.outcome,
-            source: end.source,
-            count: 1,
-            decider: end.decider,
-            reason: end.reason.as_deref(),
-            offsets: None,
-        };
-        record.encode(sink.scratch);
-        let at = sink.push_scratch(RecordKind::Decision, record.flags());
-        Admission::Result(match self.decide(at, origin, end.outcome, end.source, publisher) {
-            Some(decision) => OperationResult::Decided(decision),
-            None => OperationResult::Refused(Refusal::Unknown),
-        })
     }
 
     /// Memory already holds these, or something newer, or nothing because topic or group were deleted meanwhile: that
@@ -330,24 +300,5 @@ impl Ledger {
         let at = sink.push_scratch(RecordKind::Topic, record.flags());
         self.put_topic(at.position, config.clone(), publisher);
         OperationResult::Done
-    }
-}
-
-/// The answer to an END for a transaction that was decided before.
-pub(crate) fn repeated(row: &HistoryRow, end: &EndTransaction) -> OperationResult {
-    if end.producer_group.as_ref().is_some_and(|g| group_hash(g) != row.group_hash) {
-        return OperationResult::Refused(Refusal::WrongGroup);
-    }
-    if end.table_offset.is_some_and(|o| o != row.origin) {
-        return OperationResult::Refused(Refusal::WrongTableOffset);
-    }
-    if end.keys.is_some_and(|keys| !keys.contains(&row.key_hash)) {
-        return OperationResult::Refused(Refusal::WrongKey);
-    }
-    let decision = decision_of(row);
-    if row.outcome == end.outcome {
-        OperationResult::AlreadyDecided(decision)
-    } else {
-        OperationResult::Conflict(decision)
     }
 }

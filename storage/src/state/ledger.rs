@@ -18,8 +18,7 @@ use super::publish::{Publication, Publisher};
 use super::segments::Segments;
 use super::topics::{Queue, QueueRegistry, Topic, TopicConfig};
 use super::transactions::history::{History, decision_of};
-use super::transactions::{OpenRow, Table};
-use crate::batch::{Decision, HalfFacts};
+use super::transactions::{ManyMessages, ManyTable, Member, OpenRow, Table};
 use crate::error::StorageError;
 use crate::format::history_row::{HistoryRow, group_hash};
 use crate::format::queue_entry::QueueEntry;
@@ -28,7 +27,9 @@ use crate::format::record::{
     MessagePayload, MessagePrefix, Offsets as OffsetsRecord, Outcome, Parked, RecordKind, Resumed, Source,
     Start, Tick, Topic as TopicRecord,
 };
+use crate::half::{Fingerprint, HalfFacts};
 use crate::options::CheckPolicy;
+use crate::results::Decision;
 
 /// A record's place and time.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,8 @@ pub(crate) struct Ledger {
     pub(crate) groups: Groups,
     pub(crate) offsets: Arc<ConsumerOffsets>,
     pub(crate) open: Table,
+    /// What those of many messages have beyond their rows.
+    pub(crate) many: ManyTable,
     /// Delay of delayed half messages, by origin.
     pub(crate) delays: HashMap<u64, u64, RandomState>,
     pub(crate) due: DueMessages,
@@ -78,6 +81,7 @@ impl Ledger {
             groups: Groups::default(),
             offsets: Arc::default(),
             open: Table::new(policy),
+            many: ManyTable::default(),
             delays: HashMap::default(),
             due: DueMessages::default(),
             segments: Segments::new(segment_bytes),
@@ -89,7 +93,7 @@ impl Ledger {
 
     /// Half and delayed messages that are not visible yet.
     pub(crate) fn open_messages(&self) -> usize {
-        self.open.len() + self.due.len()
+        self.open.len() + self.many.further() + self.due.len()
     }
 
     /// Folds in one record of the log.
@@ -116,7 +120,12 @@ impl Ledger {
                         newest: 1,
                     });
                 }
-                self.decide(at, d.origin, d.outcome, d.source, publisher);
+                if let Some(decided) = self.decide(at, d.origin, d.outcome, d.source, publisher)
+                    && decided.count != d.count
+                {
+                    let reason = format!("{} messages decided, {} are open", d.count, decided.count);
+                    return Err(corrupt_log(at.position, reason));
+                }
             }
             RecordKind::Tick => {
                 self.tick(at, Tick::decode(flags, payload).map_err(bad)?.due_ms, publisher);
@@ -192,18 +201,20 @@ impl Ledger {
         let tag_hash = properties::find(view.properties(), properties::TAGS).map_or(0, java_hash);
         let facts = Facts { queue: &queue, tag_hash };
         match payload.prefix {
-            MessagePrefix::Prepared { joins: Some(_), .. } => {
-                return Err(StorageError::NewerVersion {
-                    what: "transactions of several messages",
-                    got: 2,
-                    newest: 1,
-                });
-            }
-            MessagePrefix::Prepared { joins: None, delay_ms } => {
-                let half = HalfFacts::of(view.properties()).map_err(|property| {
-                    corrupt_log(at.position, format!("half message without property {property}"))
-                })?;
-                self.prepared(at, facts, &half, delay_ms);
+            MessagePrefix::Prepared { joins, delay_ms } => {
+                let mut half = HalfFacts::of(view.properties()).map_err(|e| corrupt_log(at.position, e))?;
+                let fingerprint = Fingerprint::of(payload.message);
+                if let Some(origin) = joins {
+                    if !self.joined(at, facts, origin, fingerprint, delay_ms) {
+                        let reason = format!("a message joins a transaction that is not open: {origin}");
+                        return Err(corrupt_log(at.position, reason));
+                    }
+                } else {
+                    if let Some(one) = &mut half.of_many {
+                        one.fingerprint = fingerprint;
+                    }
+                    self.prepared(at, facts, &half, delay_ms);
+                }
             }
             MessagePrefix::Due { due_ms } => self.delayed(at, facts, due_ms),
             MessagePrefix::Visible => {
@@ -253,7 +264,43 @@ impl Ledger {
             delayed: delay_ms.is_some(),
             been_due: false,
         };
-        self.open.insert(row, &half.group);
+        let group = self.open.insert(row, &half.group);
+        if let Some(one) = &half.of_many {
+            let many = ManyMessages {
+                id: one.id.clone(),
+                group,
+                first: one.fingerprint,
+                bytes: u64::from(at.size),
+                further: Vec::new(),
+            };
+            self.many.insert(at.position, many);
+        }
+    }
+
+    /// A half message joins the open transaction of `origin`; false if there is none that it could join.
+    pub(crate) fn joined(
+        &mut self,
+        at: At,
+        facts: Facts<'_>,
+        origin: u64,
+        fingerprint: Fingerprint,
+        delay_ms: Option<u64>,
+    ) -> bool {
+        let member = Member {
+            position: at.position,
+            location: at.position,
+            size: at.size,
+            queue: facts.queue.symbol(),
+            tag_hash: facts.tag_hash,
+            delay_ms,
+            fingerprint,
+        };
+        let joined = self.many.join(origin, member);
+        if joined {
+            self.segments.opened(at.position);
+            facts.queue.open_added();
+        }
+        joined
     }
 
     /// A delayed message waits for its tick.
@@ -269,7 +316,8 @@ impl Ledger {
         self.due.insert(due_ms, at.position, row);
     }
 
-    /// The decision at `at` makes the half visible, or dead. `None` if the transaction is not open.
+    /// The decision at `at` makes the messages of a transaction visible, in the order of their prepares, or dead.
+    /// `None` if the transaction is not open.
     pub(crate) fn decide(
         &mut self,
         at: At,
@@ -280,28 +328,27 @@ impl Ledger {
     ) -> Option<Decision> {
         let group_hash =
             self.open.get(origin).and_then(|r| self.open.groups().name(r.group)).map(|g| group_hash(g))?;
+        let many = self.many.remove(origin);
         let row = self.open.remove(origin)?;
-        let queue = self.registry.get(row.queue).cloned();
-        let mut first_queue_offset = None;
         let delay_ms = if row.delayed { self.delays.remove(&origin) } else { None };
-        match (outcome, &queue, delay_ms) {
-            (Outcome::Committed, Some(queue), None) => {
-                self.close(row.location, queue);
-                first_queue_offset =
-                    Some(self.visible(at, row.location, row.size, queue, row.tag_hash, publisher));
+        let first =
+            DueRow { location: row.location, size: row.size, queue: row.queue, tag_hash: row.tag_hash };
+        let first_queue_offset = self.settle(at, outcome, first, delay_ms, publisher);
+        let mut queue_offsets = Vec::new();
+        for member in many.iter().flat_map(|many| &many.further) {
+            let message = DueRow {
+                location: member.location,
+                size: member.size,
+                queue: member.queue,
+                tag_hash: member.tag_hash,
+            };
+            let offset = self.settle(at, outcome, message, member.delay_ms, publisher);
+            if outcome == Outcome::Committed {
+                if queue_offsets.is_empty() {
+                    queue_offsets.push(first_queue_offset.map(QueueOffset));
+                }
+                queue_offsets.push(offset.map(QueueOffset));
             }
-            (Outcome::Committed, Some(_), Some(delay_ms)) => {
-                // stays open until its tick
-                let due = DueRow {
-                    location: row.location,
-                    size: row.size,
-                    queue: row.queue,
-                    tag_hash: row.tag_hash,
-                };
-                self.due.insert(at.time_ms.saturating_add(delay_ms), row.location, due);
-            }
-            (_, Some(queue), _) => self.close(row.location, queue),
-            (_, None, _) => {}
         }
         let row = HistoryRow {
             origin,
@@ -312,12 +359,39 @@ impl Ledger {
             group_hash,
             outcome,
             source,
-            count: 1,
+            count: many.as_ref().map_or(1, ManyMessages::count),
         };
         if let Some(history) = &self.history {
             history.record(at.position, row);
         }
-        Some(decision_of(&row))
+        if many.is_some() {
+            self.many.decided(row);
+        }
+        Some(Decision { queue_offsets: queue_offsets.into_boxed_slice(), ..decision_of(&row) })
+    }
+
+    /// What a decision does to one message. Its queue offset, if it is visible from here on.
+    fn settle(
+        &mut self,
+        at: At,
+        outcome: Outcome,
+        message: DueRow,
+        delay_ms: Option<u64>,
+        publisher: &mut dyn Publisher,
+    ) -> Option<u64> {
+        let queue = self.registry.get(message.queue).cloned()?;
+        if outcome == Outcome::RolledBack {
+            self.close(message.location, &queue);
+            return None;
+        }
+        if let Some(delay_ms) = delay_ms {
+            // stays open until its tick
+            self.due.insert(at.time_ms.saturating_add(delay_ms), message.location, message);
+            return None;
+        }
+        self.close(message.location, &queue);
+        let DueRow { location, size, tag_hash, .. } = message;
+        Some(self.visible(at, location, size, &queue, tag_hash, publisher))
     }
 
     fn close(&mut self, location: u64, queue: &Queue) {
@@ -376,11 +450,17 @@ impl Ledger {
                 });
                 Some(queue)
             }
-            None => self.due.take_one(due_ms, carried.old_location).map(|row| {
-                let moved = DueRow { location: at.position, size: at.size, ..row };
-                self.due.insert(due_ms, at.position, moved);
-                row.queue
-            }),
+            None => match self.many.member_at(origin, carried.old_location) {
+                Some(member) => {
+                    (member.location, member.size) = (at.position, at.size);
+                    Some(member.queue)
+                }
+                None => self.due.take_one(due_ms, carried.old_location).map(|row| {
+                    let moved = DueRow { location: at.position, size: at.size, ..row };
+                    self.due.insert(due_ms, at.position, moved);
+                    row.queue
+                }),
+            },
         };
         if queue.is_some() {
             self.segments.closed(carried.old_location);

@@ -8,11 +8,14 @@ use mezzo_protocol::time::Timestamp;
 
 use super::background::SPARE_SEGMENTS;
 use super::{Appender, Store, lock};
-use crate::batch::{Batch, EndTransaction, Operation, OperationResult, Refusal};
+use crate::batch::{Batch, Operation};
+use crate::end::{EndTarget, EndTransaction};
 use crate::error::StorageError;
 use crate::format::frame::FRAME_HEADER_BYTES;
+use crate::format::history_row::{group_hash, key_hash};
 use crate::log::Class;
 use crate::options::AckLevel;
+use crate::results::{OperationResult, Refusal};
 use crate::state::admit::{Admission, Sink, bytes_max, repeated};
 use crate::state::topics::TopicConfig;
 
@@ -182,15 +185,20 @@ impl Store {
     /// The rest of the batch is written by now, so what the disk refuses here concerns this END alone. The answer is
     /// then "try again", never that nothing is known.
     fn answer_from_history(&self, end: &EndTransaction) -> OperationResult {
-        let origin = end.origin.0;
-        match self.history.find(origin) {
-            Ok(Some(row)) => repeated(&row, end),
-            Ok(None) if origin < self.history.complete_from(self.log.first_position()) => {
-                OperationResult::Refused(Refusal::Expired)
+        let (found, unknown) = match &end.target {
+            EndTarget::Origin(origin) => {
+                let expired = origin.0 < self.history.complete_from(self.log.first_position());
+                (self.history.find(origin.0), if expired { Refusal::Expired } else { Refusal::Unknown })
             }
-            Ok(None) => OperationResult::Refused(Refusal::Unknown),
+            EndTarget::Id { group, id } => {
+                (self.history.find_by_key(group_hash(group), key_hash(id)), Refusal::UnknownOrExpired)
+            }
+        };
+        match found {
+            Ok(Some(row)) => repeated(&row, end),
+            Ok(None) => OperationResult::Refused(unknown),
             Err(error) => {
-                tracing::warn!(%error, origin, "the history of decisions cannot be read");
+                tracing::warn!(%error, target = ?end.target, "the history of decisions cannot be read");
                 OperationResult::Refused(Refusal::HistoryUnreadable)
             }
         }

@@ -7,10 +7,10 @@ use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, TopicName};
 use mezzo_protocol::time::Timestamp;
 
 use super::{Store, StoredMessage};
-use crate::batch::Decision;
 use crate::error::StorageError;
 use crate::format::history_row::{group_hash, key_hash};
 use crate::format::record::{MessagePayload, MessagePrefix};
+use crate::results::Decision;
 use crate::state::transactions::history::decision_of;
 use crate::state::transactions::{OpenState, OpenTransaction};
 

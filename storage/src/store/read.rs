@@ -111,17 +111,18 @@ impl Store {
         let skip = record.payload.len() - payload.message.len();
         let mut origin = None;
         let (queue_offset, visible_at) = match payload.prefix {
-            MessagePrefix::Prepared { joins: Some(_), .. } => return Err(hidden()),
-            MessagePrefix::Prepared { joins: None, .. } => {
-                origin = Some(position);
-                let row = self.history.find(at)?.filter(|r| r.outcome == Outcome::Committed);
+            MessagePrefix::Prepared { joins, .. } => {
+                let transaction = joins.unwrap_or(at);
+                origin = Some(PhysicalOffset(transaction));
+                let row = self.history.find(transaction)?.filter(|r| r.outcome == Outcome::Committed);
                 let row = row.ok_or_else(hidden)?;
-                match row.first_queue_offset {
+                // the history knows the place of the first message
+                match row.first_queue_offset.filter(|_| joins.is_none()) {
                     Some(offset) if self.is_published(payload.message, offset) => {
                         (Some(QueueOffset(offset)), Some(Timestamp::from_ms(row.decided_at_ms)))
                     }
                     Some(_) => return Err(hidden()),
-                    // committed with a delay: its place was not known yet when it was decided
+                    // one that joined, or one committed with a delay: found by its entry
                     None => self.place_of(payload.message, at, row.decided_at_ms)?,
                 }
             }

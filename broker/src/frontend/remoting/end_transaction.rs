@@ -19,7 +19,8 @@ use mezzo_protocol::{
     },
 };
 use mezzo_storage::{
-    Decision, EndTransaction, OpenState, Operation, OperationResult, Outcome, Refusal, Source, key_hash,
+    Decision, EndTarget, EndTransaction, OpenState, Operation, OperationResult, Outcome, Refusal, Source,
+    key_hash,
 };
 
 use super::{
@@ -58,12 +59,13 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     };
     let hash = |key: &Option<Cow<'_, str>>| key.as_deref().map_or(0, key_hash);
     let at = turn.operation(Operation::End(EndTransaction {
-        origin,
+        target: EndTarget::Origin(origin),
         table_offset: Some(table_offset.0),
         keys: Some([hash(&header.msg_id), hash(&header.transaction_id)]),
         producer_group: Some(group),
         outcome,
         source,
+        count: None,
         decider: Some(turn.channel.remote()),
         reason: None,
     }));
@@ -152,17 +154,20 @@ mod tests {
 
     fn decision(outcome: Outcome, queue_offset: Option<u64>) -> Decision {
         Decision {
+            origin: PhysicalOffset(3),
             outcome,
             source: Source::Producer,
             decided_at: Timestamp::from_ms(7),
+            count: 1,
             queue_offset: queue_offset.map(QueueOffset),
+            queue_offsets: Box::default(),
         }
     }
 
     #[test]
     fn a_repeat_is_answered_like_the_first_and_a_conflict_names_what_stands() {
         let committed = decision(Outcome::Committed, Some(5));
-        let first = answer(&OperationResult::Decided(committed));
+        let first = answer(&OperationResult::Decided(committed.clone()));
         assert_eq!(first, answer(&OperationResult::AlreadyDecided(committed)));
         assert_eq!(
             (first.code, first.ext_value(OUTCOME), first.ext_value("queueOffset")),

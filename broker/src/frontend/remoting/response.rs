@@ -153,7 +153,15 @@ pub(crate) fn join_refusal(error: JoinRefused) -> RemotingCommand {
 
 fn code_of_refusal(refused: Refusal) -> ResponseCode {
     match refused {
-        Refusal::TooManyOpen | Refusal::NoRoom | Refusal::HistoryUnreadable => ResponseCode::SYSTEM_BUSY,
+        // what is out of sequence may be sent again after what comes before it
+        Refusal::TooManyOpen
+        | Refusal::NoRoom
+        | Refusal::HistoryUnreadable
+        | Refusal::OutOfSequence { .. } => ResponseCode::SYSTEM_BUSY,
+        Refusal::SequenceReused | Refusal::TransactionFull => ResponseCode::MESSAGE_ILLEGAL,
+        Refusal::Incomplete { .. } | Refusal::Decided { .. } | Refusal::NotOpen => {
+            ResponseCode::ILLEGAL_OPERATION
+        }
         Refusal::TopicGone | Refusal::NotFound => ResponseCode::TOPIC_NOT_EXIST,
         Refusal::WrongGroup
         | Refusal::WrongTableOffset

@@ -77,8 +77,8 @@ pub(crate) fn encode_reply(
     for result in results {
         let (position, queue_offset) = match result {
             OperationResult::Stored { queue_offset, position } => (*position, *queue_offset),
-            // END names a half message by this number; it is its origin
-            OperationResult::Prepared { origin } => (*origin, QueueOffset(origin.0)),
+            // END names the transaction by this number: its origin
+            OperationResult::Prepared { origin, position } => (*position, QueueOffset(origin.0)),
             // it has no place in its queue before it is due
             OperationResult::Scheduled { position } => (*position, QueueOffset(0)),
             OperationResult::Refused(refusal) => {

@@ -1,6 +1,7 @@
 //! The ledger as sections of a state file, and back. Base and checkpoint share everything but the consume queues'
 //! pages, the segment summaries and the decisions of unclosed segments, which only a checkpoint holds.
 
+mod members;
 mod names;
 mod queues;
 mod rows;
@@ -65,6 +66,7 @@ pub(crate) fn base_sections(ledger: &Ledger, file: &mut StateFileBuilder) {
     });
     file.section(SectionKind::OpenTransactions, |out| rows::encode_open(ledger, out));
     file.section(SectionKind::DueMessages, |out| rows::encode_due(ledger, out));
+    file.section(SectionKind::TransactionMessages, |out| members::encode(ledger, out));
     file.section(SectionKind::Start, |out| {
         Start { ack: ledger.ack, clean: false, version: env!("CARGO_PKG_VERSION") }.encode(out);
     });
@@ -111,6 +113,7 @@ pub(crate) fn restore_base(ledger: &mut Ledger, file: &StateFile<'_>) -> Result<
     restore_offsets(ledger, file.section(SectionKind::Offsets))?;
     rows::restore_open(ledger, file.section(SectionKind::OpenTransactions))?;
     rows::restore_due(ledger, file.section(SectionKind::DueMessages))?;
+    members::restore(ledger, file.section(SectionKind::TransactionMessages))?;
     let start = file.section(SectionKind::Start);
     if !start.is_empty() {
         ledger.ack = Start::decode(0, start).map_err(format_error("start"))?.ack;
@@ -146,6 +149,13 @@ pub(crate) fn restore_checkpoint(
         if let Some(history) = &ledger.history {
             history.record(segment, row);
         }
+    }
+    // which of them have an id is not told: more are remembered than need be
+    let mut decided: Vec<HistoryRow> =
+        ledger.history.iter().flat_map(|h| h.recent_rows()).map(|(_, row)| row).collect();
+    decided.sort_by_key(|row| row.decided_at_ms);
+    for row in decided {
+        ledger.many.decided(row);
     }
     queues::restore(ledger, file.section(SectionKind::QueuePages))
 }

@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use mezzo_protocol::ids::QueueOffset;
+use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
 use mezzo_protocol::time::Timestamp;
 
 use super::history_search::{Search, read_footer};
 use super::recent_decisions::{KeyFound, KeyIndex, RecentDecisions};
-use crate::batch::Decision;
 use crate::error::StorageError;
 use crate::file_system::{FileSystem, OpenMode};
 use crate::format::history_file::{HistoryFooter, encode_history};
 use crate::format::history_row::HistoryRow;
+use crate::results::Decision;
 
 /// Stands beside a damaged file whose segment the log still holds: at the next start it is removed and rebuilt.
 const REBUILD: &str = "rebuild";
@@ -67,10 +67,13 @@ impl std::fmt::Debug for History {
 /// A row as the rest of the store understands it.
 pub(crate) fn decision_of(row: &HistoryRow) -> Decision {
     Decision {
+        origin: PhysicalOffset(row.origin),
         outcome: row.outcome,
         source: row.source,
         decided_at: Timestamp::from_ms(row.decided_at_ms),
+        count: row.count,
         queue_offset: row.first_queue_offset.map(QueueOffset),
+        queue_offsets: Box::default(),
     }
 }
 

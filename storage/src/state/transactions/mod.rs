@@ -6,15 +6,18 @@
 //! ```
 //!
 //! `table.rs` holds one row per open half message, `wheel.rs` the time at which each is asked about next. Both are
-//! sized for ten million rows. `history.rs` answers for decided ones: from memory what stands in the segment that is being
+//! sized for ten million rows. `many.rs` holds what transactions of many messages have beyond their first message's row.
+//! `history.rs` answers for decided ones: from memory what stands in the segment that is being
 //! written (`recent_decisions.rs`), the rest from sorted files (`history_search.rs`), without memory per decision.
 
 mod groups;
 pub mod history;
 mod history_search;
+mod many;
 mod recent_decisions;
 mod table;
 mod wheel;
 
+pub(crate) use many::{ManyMessages, ManyTable, Member};
 pub use table::{DueCheck, OpenState, OpenTransaction};
 pub(crate) use table::{OpenRow, Table};

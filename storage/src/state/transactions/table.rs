@@ -157,9 +157,10 @@ impl Table {
         }
     }
 
-    /// Adds a row. `group` is counted for it.
-    pub(crate) fn insert(&mut self, mut row: OpenRow, group: &GroupName) {
+    /// Adds a row. `group` is counted for it, and its number returned.
+    pub(crate) fn insert(&mut self, mut row: OpenRow, group: &GroupName) -> GroupSymbol {
         row.group = self.groups.acquire(group);
+        let symbol = row.group;
         let origin = row.origin;
         if row.in_doubt {
             self.in_doubt.insert((row.group, origin));
@@ -181,6 +182,7 @@ impl Table {
         if self.armed {
             self.arm_by_policy(id);
         }
+        symbol
     }
 
     pub(crate) fn get(&self, origin: u64) -> Option<&OpenRow> {

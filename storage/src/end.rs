@@ -1,0 +1,64 @@
+//! END: what a producer, a check-back answer or a person asks to be decided.
+
+use std::net::SocketAddr;
+
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, TransactionId};
+
+use crate::format::record::{Outcome, Source};
+
+/// Which transaction is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndTarget {
+    /// The one that was prepared here (RocketMQ's `commitLogOffset`).
+    Origin(PhysicalOffset),
+    /// The one of many messages that a client of this producer group gave this id.
+    Id {
+        /// Its producer group.
+        group: GroupName,
+        /// Its id within the group.
+        id: TransactionId,
+    },
+}
+
+/// END: the decision a producer, a check-back answer or a person asks for.
+#[derive(Debug, Clone)]
+pub struct EndTransaction {
+    /// Which transaction.
+    pub target: EndTarget,
+    /// RocketMQ's `tranStateTableOffset`; must equal the origin when given.
+    pub table_offset: Option<u64>,
+    /// Hashes ([`crate::key_hash`]) of what the client sent as `msgId` and `transactionId`; one must be the half's
+    /// unique key, or the transaction's id if it has one. `None` for operators, who name the origin.
+    pub keys: Option<[u64; 2]>,
+    /// Must be the half's producer group. `None` for operators.
+    pub producer_group: Option<GroupName>,
+    /// What to decide.
+    pub outcome: Outcome,
+    /// On whose word.
+    pub source: Source,
+    /// How many messages the producer has prepared. A commit of a transaction with an id, on the word of its producer,
+    /// needs the right number; one that is given is always checked.
+    pub count: Option<u16>,
+    /// The address that asked, for the record.
+    pub decider: Option<SocketAddr>,
+    /// Why, for the record; operators only.
+    pub reason: Option<String>,
+}
+
+impl EndTransaction {
+    /// A decision that is matched by its target alone and says no more than it must.
+    #[must_use]
+    pub const fn new(target: EndTarget, outcome: Outcome, source: Source) -> Self {
+        Self {
+            target,
+            table_offset: None,
+            keys: None,
+            producer_group: None,
+            outcome,
+            source,
+            count: None,
+            decider: None,
+            reason: None,
+        }
+    }
+}
