@@ -167,7 +167,7 @@ fn a_half_is_seen_by_no_read_before_its_commit_and_once_after() {
     assert_eq!(decision.queue_offset, Some(QueueOffset(0)));
     assert_eq!(s.bodies(&queue), ["h"]);
     assert_eq!(s.store.read_by_position(origin).unwrap().queue_offset, Some(QueueOffset(0)));
-    assert_eq!(s.end(origin, "h", Outcome::Committed), OperationResult::AlreadyDecided(decision));
+    assert_eq!(s.end(origin, "h", Outcome::Committed), OperationResult::AlreadyDecided(decision.clone()));
     assert_eq!(s.end(origin, "h", Outcome::RolledBack), OperationResult::Conflict(decision));
     assert_eq!(s.bodies(&queue), ["h"]);
 }
