@@ -14,8 +14,8 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::RealFileSystem;
 use mezzo_storage::{
-    AckLevel, Batch, EndTransaction, NoObserver, Operation, OperationResult, Outcome, Refusal, Source, Store,
-    StoreOptions, TopicConfig, Visibility, key_hash,
+    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, Operation, OperationResult, Outcome, Refusal,
+    Source, Store, StoreOptions, TopicConfig, Visibility, key_hash,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -74,12 +74,13 @@ impl Fixture {
 
     fn end(&self, origin: PhysicalOffset, key: &str, outcome: Outcome) -> OperationResult {
         self.one(Operation::End(EndTransaction {
-            origin,
+            target: EndTarget::Origin(origin),
             table_offset: Some(origin.0),
             keys: Some([key_hash(key), 0]),
             producer_group: Some("pg".try_into().unwrap()),
             outcome,
             source: Source::Producer,
+            count: None,
             decider: None,
             reason: None,
         }))

@@ -415,7 +415,7 @@ fn a_joined_message_is_found_by_its_position_once_it_is_visible() {
 #[test]
 fn end_by_id_decides_and_finds_what_was_decided() {
     let mut s = open();
-    let unknown = refused(Refusal::Unknown);
+    let unknown = refused(Refusal::UnknownOrExpired);
     assert_eq!(s.end(by_id("tx", Outcome::Committed, Some(1))), unknown);
     let origin = s.first("t", "tx", "a");
     assert_eq!(s.end(by_id("other", Outcome::Committed, Some(1))), unknown);

@@ -218,6 +218,7 @@ mod tests {
                 key_hash,
                 decided_at_ms: 0,
                 first_queue_offset: None,
+                decision_position: 0,
                 group_hash: 1,
                 outcome: Outcome::Committed,
                 source: Source::Producer,
