@@ -127,6 +127,13 @@ settings! {
     }
 }
 
+impl ProducerConfig {
+    /// From which size on bodies are compressed; `None` if they never are.
+    pub(crate) fn compressed_from_bytes(&self) -> Option<usize> {
+        (self.compression != BodyCompression::Off).then(|| self.compress_from_bytes.max(1))
+    }
+}
+
 /// How large bodies are compressed. Consumers learn it from the message and read all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -143,14 +150,16 @@ pub enum BodyCompression {
 }
 
 settings! {
-    /// When a batch of single sends is complete. Messages with a sharding key or a delay travel alone.
+    /// When a batch of single sends is complete. Messages with a sharding key or a delay travel alone, and so do those whose
+    /// body is to be compressed, which batches are not.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct BatchingPolicy {
-        /// Longest wait of a message for others, in milliseconds.
+        /// Longest wait of a message for others, in milliseconds; at most a quarter of the send timeout, which goes on
+        /// meanwhile. Default: 5.
         pub linger_ms: u64 = 5,
-        /// Most messages of a batch; at most 4,096.
+        /// Most messages of a batch; at most 4,096, and at most as many as may be in flight. Default: 512.
         pub messages_max: usize = 512,
-        /// Most bytes of a batch, properties included; at most 4 MiB.
+        /// Most bytes of a batch, properties included; at most 4 MiB. Default: 256 KiB.
         pub bytes_max: usize = 256 << 10,
     }
 }

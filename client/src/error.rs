@@ -88,24 +88,30 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Whether the peer may have acted on the request although there is no good answer. A refusal counts as "did not".
+    /// Whether the peer may have acted on the request although there is no good answer. A refusal counts as "did not",
+    /// except SYSTEM_ERROR: Apache's broker says that too when something goes wrong after it has stored a message.
     #[must_use]
     pub const fn may_have_acted(&self) -> bool {
         match self {
             Self::TimedOut { .. } | Self::ConnectionLost { .. } | Self::Unreadable { .. } => true,
+            Self::Refused { code, .. } => code.0 == ResponseCode::SYSTEM_ERROR.0,
             Self::Unreachable { .. }
             | Self::TooManyPending { .. }
             | Self::Congested { .. }
             | Self::TooLate { .. }
             | Self::Encode(_)
-            | Self::ShutDown
-            | Self::Refused { .. } => false,
+            | Self::ShutDown => false,
         }
     }
 
     /// Whether there was no connection to send on.
     pub(crate) const fn is_certainly_unsent(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Whether it says "not now" without having taken any time: the same request at once would hear it again.
+    pub(crate) const fn comes_at_once(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::TooManyPending { .. })
     }
 
     /// Whether the same request can succeed later or elsewhere.
@@ -125,7 +131,7 @@ impl RequestError {
     }
 }
 
-/// Codes after which RocketMQ's own clients try another queue. The broker has not stored the message.
+/// Codes after which RocketMQ's own clients try another queue. All but SYSTEM_ERROR say that nothing was stored.
 fn is_retriable_code(code: ResponseCode) -> bool {
     [
         ResponseCode::SYSTEM_ERROR,
@@ -208,7 +214,7 @@ pub enum SendError {
     /// As many sends are in flight as allowed, and none ended in time. The message is **not** stored.
     #[error("{in_flight} sends are in flight; there was no room for another within {waited_ms} ms")]
     Saturated {
-        /// The bound that was reached: sends or bytes.
+        /// How many sends are in flight; if that is less than `in_flight_max`, their bytes are the bound.
         in_flight: usize,
         /// How long it waited, in milliseconds.
         waited_ms: u64,
@@ -271,6 +277,7 @@ mod tests {
         assert!(lost.may_have_acted() && timed_out.may_have_acted());
         assert!(!RequestError::Congested { address, waited_ms: 1 }.may_have_acted());
         assert!(!refused(ResponseCode::SYSTEM_BUSY).may_have_acted());
+        assert!(refused(ResponseCode::SYSTEM_ERROR).may_have_acted(), "nobody knows when it went wrong");
     }
 
     #[test]

@@ -17,5 +17,6 @@ mod sdk;
 mod sdk_connections;
 mod sdk_consumers;
 mod sdk_producer;
+mod sdk_transactions;
 mod visibility;
 mod wire_bounds;

@@ -14,7 +14,7 @@ use mezzo_protocol::remoting::{HeaderView, RemotingCommand, RequestCode, Respons
 use tokio::sync::mpsc;
 
 use super::Shared;
-use crate::message::{INFLATED_BYTES_MAX, ReceivedMessage};
+use crate::message::{INFLATED_BYTES_MAX, ReceivedMessage, UnreadableMessage};
 use crate::net::{Connection, Inbound};
 
 /// A broker's question about one half message.
@@ -22,8 +22,10 @@ use crate::net::{Connection, Inbound};
 pub(crate) struct CheckBackRequest {
     /// Where the answer goes: the connection that brought the question.
     pub(crate) connection: Arc<Connection>,
-    /// The half message.
-    pub(crate) message: ReceivedMessage,
+    /// The half message as it came: what waits for an answer takes no more memory than the frames that brought it.
+    record: Bytes,
+    /// The topic that the message is meant for.
+    pub(crate) topic: TopicName,
     /// Its unique key, or its id for producers that give none.
     pub(crate) unique_key: String,
     /// Comes back in the answer.
@@ -34,13 +36,19 @@ pub(crate) struct CheckBackRequest {
     pub(crate) transaction_id: Option<String>,
 }
 
+impl CheckBackRequest {
+    /// The half message for the handler, checked and inflated to the usual bound.
+    pub(crate) fn message(&self) -> Result<ReceivedMessage, UnreadableMessage> {
+        let view = MessageView::parse(&self.record)?;
+        ReceivedMessage::from_record(&self.record, &view, &self.topic, &"".into(), INFLATED_BYTES_MAX)
+    }
+}
+
 /// Why a check-back was not handed on.
 #[derive(Debug, thiserror::Error)]
 enum CheckBackError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    #[error("its message cannot be read: {0}")]
-    Message(String),
     #[error("its message names no producer group")]
     NoGroup,
     #[error("this client has no transaction producer in group {0}")]
@@ -104,13 +112,14 @@ impl Shared {
             self.members.check_backs(group).ok_or_else(|| CheckBackError::ForeignGroup(group.to_owned()))?;
         // Old brokers ask with the message as they store it: its real topic is a property then.
         let topic = TopicName::new(view.property(properties::REAL_TOPIC).unwrap_or_else(|| view.topic()))?;
-        let message = ReceivedMessage::from_record(record, &view, &topic, &"".into(), INFLATED_BYTES_MAX)
-            .map_err(|error| CheckBackError::Message(error.to_string()))?;
-        let unique_key =
-            view.unique_key().or(ask.msg_id.as_deref()).map_or_else(|| message.message_id(), str::to_owned);
+        let unique_key = view
+            .unique_key()
+            .or(ask.msg_id.as_deref())
+            .map_or_else(|| view.offset_message_id().encode(), str::to_owned);
         let request = CheckBackRequest {
             connection: Arc::clone(&inbound.connection),
-            message,
+            record: record.clone(),
+            topic,
             unique_key,
             tran_state_table_offset: ask.tran_state_table_offset,
             commit_log_offset: ask.commit_log_offset,

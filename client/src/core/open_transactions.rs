@@ -19,7 +19,9 @@ pub(crate) enum Decision {
 pub(crate) enum Knowledge {
     /// Prepared here, local part not finished.
     Running,
-    /// Decided here, but the broker has not confirmed.
+    /// Decided here; the decision is on its way, and an answer may still come.
+    Deciding(Decision),
+    /// Decided here, but the broker did not confirm.
     Unconfirmed(Decision),
     /// Not ours, or confirmed, or too long ago: ask the application.
     Nothing,
@@ -49,7 +51,13 @@ impl OpenTransactions {
         }
     }
 
-    /// The local part decided; the broker has not confirmed yet.
+    /// The local part decided, and the broker is being told. As many as are being told stay in the table.
+    pub(crate) fn deciding(&mut self, key: &Arc<str>, decision: Decision) {
+        self.leave(key);
+        self.known.insert(Arc::clone(key), Knowledge::Deciding(decision));
+    }
+
+    /// The local part decided, and whether the broker knows is not known.
     pub(crate) fn decided(&mut self, key: &Arc<str>, decision: Decision) {
         self.leave(key);
         while self.unconfirmed.len() >= self.unconfirmed_max.max(1) {
@@ -85,7 +93,7 @@ impl OpenTransactions {
                     self.unconfirmed.remove(index);
                 }
             }
-            Some(Knowledge::Nothing) | None => {}
+            Some(Knowledge::Deciding(_) | Knowledge::Nothing) | None => {}
         }
     }
 }
@@ -100,6 +108,8 @@ mod tests {
         let key: Arc<str> = "k".into();
         open.begin(&key);
         assert_eq!((open.knowledge("k"), open.running()), (Knowledge::Running, 1));
+        open.deciding(&key, Decision::Commit);
+        assert_eq!((open.knowledge("k"), open.running()), (Knowledge::Deciding(Decision::Commit), 0));
         open.decided(&key, Decision::Commit);
         assert_eq!((open.knowledge("k"), open.running()), (Knowledge::Unconfirmed(Decision::Commit), 0));
         open.forget("k");

@@ -12,7 +12,7 @@ use mezzo_protocol::system_topic;
 use mezzo_protocol::time::Timestamp;
 
 /// Property names that the client sets by itself; an application that sets one would change the message's meaning.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 27] = [
     properties::KEYS,
     properties::TAGS,
     properties::WAIT,
@@ -29,7 +29,21 @@ const RESERVED: [&str; 16] = [
     properties::TIMER_DELAY_SEC,
     properties::TIMER_DELAY_MS,
     properties::TIMER_DELIVER_MS,
+    properties::RECONSUME_TIME,
+    properties::MAX_RECONSUME_TIMES,
+    properties::CONSUME_START_TIME,
+    properties::TRANSACTION_PREPARED_QUEUE_OFFSET,
+    properties::TRANSACTION_ID,
+    properties::MEZZO_TRANSACTION,
+    properties::POP_CK,
+    properties::DLQ_ORIGIN_TOPIC,
+    properties::DLQ_ORIGIN_MESSAGE_ID,
+    properties::INNER_MULTI_QUEUE_OFFSET,
+    properties::CRC32,
 ];
+
+/// More than the properties take that the client adds to each message, apart from unique key and group.
+const OWN_PROPERTIES_BYTES: usize = 48;
 
 /// When a message is delivered, if not at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +229,8 @@ impl Message {
         unique_key: &str,
         half_of: Option<&str>,
     ) -> Result<EncodedMessage, MessageError> {
-        let mut writer = PropertiesWriter::from_encoded(&self.properties, &[]);
+        let more_bytes = OWN_PROPERTIES_BYTES + unique_key.len() + half_of.map_or(0, str::len);
+        let mut writer = PropertiesWriter::continued(&self.properties, more_bytes);
         let mut put =
             |name: &str, value: &str| writer.put(name, value).map(|_| ()).map_err(MessageError::Property);
         put(properties::UNIQUE_KEY, unique_key)?;

@@ -116,14 +116,26 @@ async fn answer(inner: &Inner, handler: &Handler, question: CheckBackRequest) {
             tracing::debug!("the transaction is still running here");
             LocalOutcome::Unknown
         }
-        Knowledge::Unconfirmed(decision) => {
+        // Said twice, a broker that does not record decisions once would deliver twice. If the first saying gets lost,
+        // the next question is answered.
+        Knowledge::Deciding(_) if !inner.repeatable_ends.holds(question.connection.address()) => {
+            tracing::debug!("the decision is on its way");
+            LocalOutcome::Unknown
+        }
+        Knowledge::Deciding(decision) | Knowledge::Unconfirmed(decision) => {
             tracing::debug!(?decision, "the transaction was decided here");
             decision.local_outcome()
         }
-        Knowledge::Nothing => ask(inner, handler, question.message.clone()).await,
+        Knowledge::Nothing => match question.message() {
+            Ok(half) => ask(inner, handler, half).await,
+            Err(error) => {
+                tracing::warn!(%error, "the half message of a check-back cannot be read; answering unknown");
+                LocalOutcome::Unknown
+            }
+        },
     };
     let fields = EndFields {
-        topic: Some(question.message.topic().to_string()),
+        topic: Some(question.topic.to_string()),
         group: inner.sender.group.to_string(),
         tran_state_table_offset: question.tran_state_table_offset,
         commit_log_offset: question.commit_log_offset,

@@ -18,6 +18,7 @@ mod plain;
 mod prepared;
 mod receipt;
 mod receipts;
+mod room;
 mod send;
 mod transaction;
 

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use super::receipt::SendReceipt;
 use super::receipts::Receipts;
-use super::send::{Attempts, Kind, Outgoing, Room, Sender, Target, master_address, permits};
+use super::room::Room;
+use super::send::{Attempts, FRAME_BYTES_GUESS, Kind, Outgoing, Sender, Target, master_address};
 use crate::core::queue_selector::by_sharding_key;
 use crate::core::route::TopicRoute;
 use crate::error::{Error, RequestError, SendError};
@@ -34,8 +35,6 @@ const RUN_MESSAGES_MAX: usize = 128;
 const RUN_BYTES_MAX: usize = 256 << 10;
 /// Most runs of one call that wait for answers.
 const RUNS_MAX: usize = 64;
-/// What a message takes in a write besides its body and properties, about, in bytes.
-const FRAME_BYTES_GUESS: usize = 320;
 
 type Sent = Result<SendReceipt, SendError>;
 type Rest = Peekable<Enumerate<std::vec::IntoIter<Message>>>;
@@ -93,13 +92,13 @@ impl Sender {
             let bytes = run.iter().map(|(_, message)| message.body().len()).sum();
             let deadline = Deadline::after_ms(self.config.send_timeout_ms);
             let room = loop {
-                if let Some(room) = self.try_reserve(run.len(), bytes) {
+                if let Some(room) = self.bounds.try_reserve(run.len(), bytes) {
                     break Ok(room);
                 }
                 match flights.pop_front() {
                     // Its answers make the room: waiting for others first could wait for ourselves.
                     Some(oldest) => self.land(oldest, &mut results).await,
-                    None => break self.reserve(run.len(), bytes, deadline).await,
+                    None => break self.bounds.reserve(run.len(), bytes, deadline).await,
                 }
             };
             match room {
@@ -122,7 +121,7 @@ impl Sender {
     /// The next messages of one topic, within the bounds of a run.
     fn next_run(&self, rest: &mut Rest) -> Option<Vec<(usize, Message)>> {
         let pending_max = self.client.shared().config.pending_requests_max.max(1);
-        let count_max = RUN_MESSAGES_MAX.min(permits(self.config.in_flight_max)).min(pending_max);
+        let count_max = RUN_MESSAGES_MAX.min(self.bounds.sends_max()).min(pending_max);
         let first = rest.next()?;
         let (topic, mut bytes) = (first.1.topic().clone(), first.1.body().len());
         let mut run = Vec::with_capacity(count_max.min(rest.len() + 1));
@@ -194,7 +193,9 @@ impl Sender {
                     .clone(),
             };
             let Some(queue) = queue else {
-                results.put(item.index, Err(Error::NoRoute { topic: topic.clone() }.into()));
+                attempts.unknown = item.unknown;
+                let error = Error::NoRoute { topic: topic.clone() };
+                results.put(item.index, Err(Self::no_route(error, attempts, &item.outgoing)));
                 continue;
             };
             let same_broker = |leg: &&mut Leg| {
@@ -229,7 +230,7 @@ impl Sender {
         let write = |opaques: &[i32], encoding: HeaderEncoding, out: &mut BytesMut| {
             out.reserve(items.iter().map(|(item, _)| item.outgoing.bytes() + FRAME_BYTES_GUESS).sum());
             items.iter().zip(opaques).try_for_each(|((item, queue), opaque)| -> Result<(), EncodeError> {
-                self.command(&item.outgoing, queue).with_opaque(*opaque).encode(encoding, out)
+                self.write(&item.outgoing, queue, *opaque, encoding, out)
             })
         };
         let waiter =
@@ -241,17 +242,14 @@ impl Sender {
     async fn land(&self, mut flight: Flight<'_>, results: &mut Results) {
         let (attempts, deadline) = (&mut flight.attempts, flight.deadline);
         loop {
-            let (mut again, mut refused) = (Vec::new(), None);
+            let mut again = Vec::new();
             for leg in flight.legs.drain(..) {
-                for (item, error) in self.land_leg(leg, attempts, deadline, results).await {
-                    refused = refused.or_else(|| error.refusal());
-                    again.push((item, error));
-                }
+                again.extend(self.land_leg(leg, attempts, deadline, results).await);
             }
             if again.is_empty() {
                 return;
             }
-            if refused.is_some() {
+            if again.iter().any(|(_, error)| error.comes_at_once()) {
                 let backoff = attempts.backoff(self.config.retry_backoff);
                 let next = Instant::now() + Duration::from_millis(backoff.next_delay_ms());
                 if next >= deadline.at() {
@@ -282,9 +280,10 @@ impl Sender {
             Err(RequestError::Encode(_)) if leg.items.len() > 1 => {
                 for (item, _) in leg.items {
                     let target = item.message.sharding_key().map_or(Target::Any, Target::ShardingKey);
-                    let key = Arc::clone(&item.outgoing.unique_key);
+                    let (outgoing, topic) = (&item.outgoing, item.message.topic());
+                    let before = Attempts::after(item.unknown);
                     // In the room that the run holds.
-                    let sent = self.send_in_room(&item.message, target, Kind::Plain, key, deadline).await;
+                    let sent = self.deliver(outgoing, topic, target, Kind::Plain, deadline, before).await;
                     results.put(item.index, sent);
                 }
                 return Vec::new();
@@ -321,7 +320,7 @@ impl Sender {
         let again = failed.into_iter().filter_map(|(item, error)| {
             attempts.unknown = item.unknown;
             let in_turn = item.message.sharding_key().is_none();
-            let mut budget = || *allowed.get_or_insert_with(|| self.choice().budget.withdraw());
+            let mut budget = || *allowed.get_or_insert_with(|| self.withdraw());
             if !deadline.is_over()
                 && self.allows_retry(&error, in_turn, Kind::Plain, attempts)
                 && (error.is_certainly_unsent() && !item.unknown || budget())
@@ -338,9 +337,7 @@ impl Sender {
         if allowed.is_some() {
             attempts.retries = retries + 1;
         }
-        if !attempts.tried.contains(&broker) {
-            attempts.tried.push(broker);
-        }
+        attempts.failed_at(broker);
         again
     }
 }

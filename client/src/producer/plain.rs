@@ -88,7 +88,7 @@ impl Producer {
         let span = tracing::debug_span!(
             "send_batch", group = %self.group(), messages = messages.len(), broker = tracing::field::Empty
         );
-        async move { self.inner.sender.send_batch(&messages).await }.instrument(span)
+        self.inner.sender.send_batch(messages).instrument(span)
     }
 
     /// Sends all `messages`, pipelined: runs of one topic take their room together, go to one queue (the next run to the

@@ -100,9 +100,9 @@ impl Prepared {
     }
 
     async fn decide(mut self, decision: Decision) -> Result<Outcome, TransactionError> {
-        // From here on a check-back gets this decision, even if this call is cancelled before the broker answers.
-        self.inner.open().decided(&self.ids.unique_key, decision);
         self.decided = true;
+        // From here on a check-back is answered with this decision, even if this call is cancelled.
+        let deciding = Deciding::new(&self.inner, &self.ids.unique_key, decision);
         let deadline = Deadline::after_ms(self.inner.config.end_timeout_ms);
         let broker = &self.ids.queue.broker_name;
         let sender = &self.inner.sender;
@@ -111,19 +111,49 @@ impl Prepared {
         let ids = (*self.ids).clone();
         match answer {
             EndAnswer::Confirmed => {
-                self.inner.open().forget(&ids.unique_key);
+                deciding.settled();
                 Ok(match decision {
                     Decision::Commit => Outcome::Committed(ids),
                     Decision::Rollback => Outcome::RolledBack(ids),
                 })
             }
             EndAnswer::Conflict(recorded) => {
-                self.inner.open().forget(&ids.unique_key);
+                deciding.settled();
                 let wanted = decision.local_outcome();
                 Err(TransactionError::Conflict { ids: Box::new(ids), wanted, recorded })
             }
             EndAnswer::Refused(error) => Ok(Outcome::Unknown(ids, UnknownReason::Refused(error))),
             EndAnswer::NotConfirmed(error) => Ok(Outcome::Unknown(ids, UnknownReason::NotConfirmed(error))),
+        }
+    }
+}
+
+/// A decision that the broker is being told. Unless that ends with a word of the broker, a check-back is answered with
+/// the decision.
+struct Deciding<'a> {
+    inner: &'a Inner,
+    unique_key: &'a Arc<str>,
+    decision: Decision,
+    settled: bool,
+}
+
+impl<'a> Deciding<'a> {
+    fn new(inner: &'a Inner, unique_key: &'a Arc<str>, decision: Decision) -> Self {
+        inner.open().deciding(unique_key, decision);
+        Self { inner, unique_key, decision, settled: false }
+    }
+
+    /// The broker said what is recorded: nobody will ask.
+    fn settled(mut self) {
+        self.inner.open().forget(self.unique_key);
+        self.settled = true;
+    }
+}
+
+impl Drop for Deciding<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.inner.open().decided(self.unique_key, self.decision);
         }
     }
 }

@@ -7,7 +7,7 @@ use mezzo_protocol::remoting::header::send_message::SendMessageReply;
 use mezzo_protocol::remoting::{HeaderView, ResponseCode};
 
 use crate::error::RequestError;
-use crate::net::{Reply, refused, unreadable};
+use crate::net::{refused, unreadable};
 
 /// How safely a message is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +41,8 @@ impl Stored {
 pub struct SendReceipt {
     /// The id that this client gave the message; consumers see it too.
     pub unique_key: Arc<str>,
-    /// The id that the broker gave it: where it is stored.
+    /// The id that the broker gave it: where it is stored. Empty for a message of a batch behind the first if the broker
+    /// names only that one.
     pub offset_message_id: String,
     /// The transaction's id, for the half message of a transaction.
     pub transaction_id: Option<String>,
@@ -62,16 +63,6 @@ pub struct SendReceipt {
 
 impl SendReceipt {
     /// Reads the answer to a send. A refusal is an error that says so.
-    pub(crate) fn from_reply(
-        reply: &Reply,
-        address: &Arc<str>,
-        unique_key: &Arc<str>,
-        queue: &MessageQueue,
-    ) -> Result<Self, RequestError> {
-        Self::from_header(&reply.header()?, address, unique_key, queue)
-    }
-
-    /// As [`SendReceipt::from_reply`], from a header that is parsed already.
     pub(super) fn from_header(
         header: &HeaderView<'_>,
         address: &Arc<str>,

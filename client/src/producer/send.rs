@@ -3,16 +3,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use mezzo_protocol::error::EncodeError;
 use mezzo_protocol::ids::{GroupName, MessageQueue, TopicName};
 use mezzo_protocol::message::sys_flag::{SysFlag, TransactionBits};
 use mezzo_protocol::remoting::header::send_message::SendMessageHeader;
-use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use mezzo_protocol::remoting::{HeaderEncoding, RemotingCommand, RequestCode, ResponseCode};
+use mezzo_protocol::remoting::{SendRequest, encode_send_request};
 use tokio::time::Instant;
 
 use super::linger::Lingering;
 use super::receipt::SendReceipt;
+use super::receipts::Receipts;
+use super::room::Bounds;
 use crate::client::Client;
 use crate::clock::random_seed;
 use crate::config::ProducerConfig;
@@ -22,10 +25,13 @@ use crate::core::retry_budget::RetryBudget;
 use crate::core::route::TopicRoute;
 use crate::error::{Error, RequestError, SendError};
 use crate::message::{EncodedMessage, Message, compress};
-use crate::net::{Deadline, Patience};
+use crate::net::{AnswerSink, Deadline, Patience};
 
 /// Bodies from this size on are compressed on a thread that may block: a runtime's thread must not be busy for long.
 const COMPRESS_ELSEWHERE_BYTES: usize = 64 << 10;
+
+/// What a message takes in a write besides its body and properties, about, in bytes.
+pub(super) const FRAME_BYTES_GUESS: usize = 320;
 
 /// Which queue a message may go to.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +64,11 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// What the request says it is.
+    fn code(&self) -> RequestCode {
+        if self.batch { RequestCode::SEND_BATCH_MESSAGE } else { RequestCode::SEND_MESSAGE_V2 }
+    }
+
     /// Bytes of body and properties.
     pub(super) fn bytes(&self) -> usize {
         self.body.len() + self.encoded.properties.len()
@@ -78,15 +89,20 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    /// None yet, of a message that may have been stored by an earlier round of them.
+    pub(super) fn after(unknown: bool) -> Self {
+        Self { unknown, ..Self::default() }
+    }
+
     pub(super) fn backoff(&mut self, policy: BackoffPolicy) -> &mut Backoff {
         self.backoff.get_or_insert_with(|| Backoff::new(policy, random_seed()))
     }
-}
 
-/// Places taken in the bounds of what is in flight.
-pub(super) struct Room<'a> {
-    _count: SemaphorePermit<'a>,
-    _bytes: SemaphorePermit<'a>,
+    pub(super) fn failed_at(&mut self, broker: Arc<str>) {
+        if !self.tried.contains(&broker) {
+            self.tried.push(broker);
+        }
+    }
 }
 
 pub(super) struct Choice {
@@ -99,8 +115,8 @@ pub(crate) struct Sender {
     pub(crate) client: Client,
     pub(crate) group: GroupName,
     pub(super) config: ProducerConfig,
-    in_flight: Semaphore,
-    in_flight_bytes: Semaphore,
+    /// What is in flight.
+    pub(super) bounds: Bounds,
     choice: Mutex<Choice>,
     /// Gathers single sends, if the settings ask for it.
     pub(super) lingering: Option<Lingering>,
@@ -115,10 +131,9 @@ impl Sender {
         Self {
             client,
             group,
-            in_flight: Semaphore::new(permits(config.in_flight_max)),
-            in_flight_bytes: Semaphore::new(permits(config.in_flight_bytes_max)),
+            bounds: Bounds::new(config.in_flight_max, config.in_flight_bytes_max),
             choice: Mutex::new(choice),
-            lingering: config.batching.map(Lingering::new),
+            lingering: config.batching.map(|policy| Lingering::new(policy, &config)),
             config,
         }
     }
@@ -138,7 +153,7 @@ impl Sender {
         unique_key: Arc<str>,
     ) -> Result<SendReceipt, SendError> {
         let deadline = Deadline::after_ms(self.config.send_timeout_ms);
-        let _room = self.reserve(1, message.body().len(), deadline).await?;
+        let _room = self.bounds.reserve(1, message.body().len(), deadline).await?;
         self.send_in_room(message, target, kind, unique_key, deadline).await
     }
 
@@ -152,10 +167,10 @@ impl Sender {
         deadline: Deadline,
     ) -> Result<SendReceipt, SendError> {
         let outgoing = self.prepare(message, kind, unique_key).await?;
-        self.deliver(&outgoing, message.topic(), target, kind, deadline).await
+        self.deliver(&outgoing, message.topic(), target, kind, deadline, Attempts::default()).await
     }
 
-    /// Attempts until one succeeds, trying again gives no hope, or the time is over.
+    /// Attempts until one succeeds, trying again gives no hope, or the time is over. `attempts` are those made before.
     pub(super) async fn deliver(
         &self,
         outgoing: &Outgoing,
@@ -163,14 +178,16 @@ impl Sender {
         target: Target<'_>,
         kind: Kind,
         deadline: Deadline,
+        mut attempts: Attempts,
     ) -> Result<SendReceipt, SendError> {
-        let mut attempts = Attempts::default();
         loop {
             let route = match self.client.shared().publish_route(topic, deadline).await {
                 Ok(route) => route,
                 Err(error) => return Err(Self::no_route(error, &attempts, outgoing)),
             };
-            let queue = self.choose(&route, topic, target, &attempts)?;
+            let Some(queue) = self.choose(&route, target, &attempts) else {
+                return Err(Self::no_route(Error::NoRoute { topic: topic.clone() }, &attempts, outgoing));
+            };
             if tracing::enabled!(tracing::Level::DEBUG) {
                 tracing::Span::current().record("broker", &*queue.broker_name);
             }
@@ -190,11 +207,12 @@ impl Sender {
             if deadline.is_over() || !self.may_try_again(&error, target, kind, &mut attempts) {
                 return Err(Self::failure(error, &attempts, outgoing));
             }
-            if error.refusal().is_some() {
+            // A broker that the route does not know is no address that the pool would pace.
+            if error.comes_at_once() || route.master(&queue.broker_name).is_none() {
                 let backoff = attempts.backoff(self.config.retry_backoff);
                 let next = Instant::now() + Duration::from_millis(backoff.next_delay_ms());
                 if next >= deadline.at() {
-                    // The refusal is certain; an attempt at the last instant would only blur it.
+                    // This failure is certain; an attempt at the last instant would only blur it.
                     return Err(Self::failure(error, &attempts, outgoing));
                 }
                 tokio::time::sleep_until(next).await;
@@ -202,87 +220,52 @@ impl Sender {
             if let Some(metrics) = &self.client.shared().metrics {
                 metrics.retried(topic, &error);
             }
-            if !attempts.tried.contains(&queue.broker_name) {
-                attempts.tried.push(queue.broker_name);
+            attempts.failed_at(queue.broker_name);
+        }
+    }
+
+    /// Hands a message to a connection without waiting for the broker. Goes on to another broker as long as there is one
+    /// that was not tried.
+    pub(crate) async fn send_oneway(&self, message: &Message, target: Target<'_>) -> Result<(), SendError> {
+        let deadline = Deadline::after_ms(self.config.send_timeout_ms);
+        let _room = self.bounds.reserve(1, message.body().len(), deadline).await?;
+        let outgoing = self.prepare(message, Kind::Plain, self.next_unique_key()).await?;
+        let route = self.client.shared().publish_route(message.topic(), deadline).await?;
+        let mut attempts = Attempts::default();
+        loop {
+            let Some(queue) = self.choose(&route, target, &attempts) else {
+                return Err(Error::NoRoute { topic: message.topic().clone() }.into());
+            };
+            attempts.made += 1;
+            let Err(last) = self.hand_over(&outgoing, &route, &queue, deadline).await else { return Ok(()) };
+            self.note_failure(&queue, &last);
+            attempts.failed_at(queue.broker_name);
+            let is_tried = |queue: &MessageQueue| attempts.tried.contains(&queue.broker_name);
+            let has_other = matches!(target, Target::Any) && !route.publish_queues().iter().all(is_tried);
+            if !has_other || !last.is_retriable() || deadline.is_over() {
+                return Err(SendError::NotSent { attempts: attempts.made, last });
             }
         }
     }
 
-    /// Hands a message to a connection without waiting for the broker.
-    pub(crate) async fn send_oneway(&self, message: &Message, target: Target<'_>) -> Result<(), SendError> {
-        let deadline = Deadline::after_ms(self.config.send_timeout_ms);
-        let _room = self.reserve(1, message.body().len(), deadline).await?;
-        let outgoing = self.prepare(message, Kind::Plain, self.next_unique_key()).await?;
-        let route = self.client.shared().publish_route(message.topic(), deadline).await?;
-        let queue = self.choose(&route, message.topic(), target, &Attempts::default())?;
-        let command = self.command(&outgoing, &queue).oneway();
-        let sent = async {
-            let address = master_address(&route, &queue)?;
-            let connection = self.client.shared().connection(&address, Patience::Wait, deadline).await?;
-            connection.send(&command, deadline).await
-        };
-        sent.await.map_err(|last| {
-            self.note_failure(&queue, &last);
-            SendError::NotSent { attempts: 1, last }
-        })
+    async fn hand_over(
+        &self,
+        outgoing: &Outgoing,
+        route: &TopicRoute,
+        queue: &MessageQueue,
+        deadline: Deadline,
+    ) -> Result<(), RequestError> {
+        let address = master_address(route, queue)?;
+        let ext = self.header(outgoing, queue).encode();
+        let command = RemotingCommand::request(RequestCode::SEND_MESSAGE_V2, ext, outgoing.body.clone());
+        let connection = self.client.shared().connection(&address, Patience::Wait, deadline).await?;
+        connection.send(&command.oneway(), deadline).await
     }
 
     /// The queues that messages of `topic` can go to now.
     pub(crate) async fn queues(&self, topic: &TopicName) -> Result<Vec<MessageQueue>, Error> {
         let deadline = Deadline::after_ms(self.config.send_timeout_ms);
         Ok(self.client.shared().publish_route(topic, deadline).await?.publish_queues().to_vec())
-    }
-
-    /// Takes no more sends and waits for those in flight. Returns whether all ended in time.
-    pub(crate) async fn drain(&self) -> bool {
-        let places = permits(self.config.in_flight_max);
-        let all = u32::try_from(places).unwrap_or(u32::MAX);
-        let deadline = Deadline::after_ms(self.config.drain_timeout_ms);
-        let all_places = tokio::time::timeout_at(deadline.at(), self.in_flight.acquire_many(all)).await;
-        // Closed while the places are still held: nobody slips in between.
-        self.in_flight.close();
-        // A second shutdown finds the places closed: it must not call drained what the first gave up waiting for.
-        matches!(all_places, Ok(Ok(_))) || self.in_flight.available_permits() == places
-    }
-
-    /// Waits for room for `count` messages (at most the bound) with bodies of so many bytes altogether.
-    pub(super) async fn reserve(
-        &self,
-        count: usize,
-        body_bytes: usize,
-        deadline: Deadline,
-    ) -> Result<Room<'_>, SendError> {
-        let (count, bytes) = self.permits_for(count, body_bytes);
-        let both = async {
-            // Always in this order, so that two senders never wait for each other.
-            let _count = self.in_flight.acquire_many(count).await?;
-            let _bytes = self.in_flight_bytes.acquire_many(bytes).await?;
-            Ok(Room { _count, _bytes })
-        };
-        let reserved: Result<Result<_, tokio::sync::AcquireError>, _> =
-            tokio::time::timeout_at(deadline.at(), both).await;
-        match reserved {
-            Ok(Ok(room)) => Ok(room),
-            Ok(Err(_closed)) => Err(SendError::Route(RequestError::ShutDown.into())),
-            Err(_) => Err(SendError::Saturated {
-                in_flight: self.config.in_flight_max.saturating_sub(self.in_flight.available_permits()),
-                waited_ms: deadline.waited_ms(),
-            }),
-        }
-    }
-
-    /// As [`Sender::reserve`], but now or not at all.
-    pub(super) fn try_reserve(&self, count: usize, body_bytes: usize) -> Option<Room<'_>> {
-        let (count, bytes) = self.permits_for(count, body_bytes);
-        let _count = self.in_flight.try_acquire_many(count).ok()?;
-        let _bytes = self.in_flight_bytes.try_acquire_many(bytes).ok()?;
-        Some(Room { _count, _bytes })
-    }
-
-    fn permits_for(&self, count: usize, body_bytes: usize) -> (u32, u32) {
-        let count = count.clamp(1, permits(self.config.in_flight_max));
-        let bytes = body_bytes.clamp(1, permits(self.config.in_flight_bytes_max));
-        (u32::try_from(count).unwrap_or(u32::MAX), u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
     pub(super) async fn prepare(
@@ -298,7 +281,7 @@ impl Sender {
             Kind::Half => SysFlag::NONE.with_transaction(TransactionBits::Prepared),
         };
         let mut body = message.body().clone();
-        if body.len() >= self.config.compress_from_bytes.max(1)
+        if self.config.compressed_from_bytes().is_some_and(|from| body.len() >= from)
             && let Some((small, how)) = self.compressed(&body).await
         {
             body = small;
@@ -317,21 +300,16 @@ impl Sender {
         tokio::task::spawn_blocking(move || compress(&body, how, level)).await.ok().flatten()
     }
 
-    fn choose(
-        &self,
-        route: &TopicRoute,
-        topic: &TopicName,
-        target: Target<'_>,
-        attempts: &Attempts,
-    ) -> Result<MessageQueue, SendError> {
+    fn choose(&self, route: &TopicRoute, target: Target<'_>, attempts: &Attempts) -> Option<MessageQueue> {
         let queues = route.publish_queues();
-        let now = self.client.shared().now();
-        let chosen = match target {
-            Target::Any => self.choice().selector.next(queues, &attempts.tried, now).cloned(),
+        match target {
+            Target::Any => {
+                let now = self.client.shared().now();
+                self.choice().selector.next(queues, &attempts.tried, now).cloned()
+            }
             Target::ShardingKey(key) => by_sharding_key(queues, key).cloned(),
             Target::Queue(queue) => Some(queue.clone()),
-        };
-        chosen.ok_or_else(|| Error::NoRoute { topic: topic.clone() }.into())
+        }
     }
 
     async fn attempt(
@@ -343,12 +321,35 @@ impl Sender {
     ) -> Result<SendReceipt, RequestError> {
         let deadline = deadline.but_at_most_ms(self.config.attempt_timeout_ms);
         let address = master_address(route, queue)?;
-        let command = self.command(outgoing, queue);
-        let reply = self.client.shared().request(&address, Patience::Wait, command, deadline).await?;
-        SendReceipt::from_reply(&reply, &address, &outgoing.unique_key, queue)
+        let connection = self.client.shared().connection(&address, Patience::Wait, deadline).await?;
+        // A run of one: its answer is read once, where it arrives, and nobody encodes under the connection's lock.
+        let sent = vec![(Arc::clone(&outgoing.unique_key), queue.clone())];
+        let receipts = Arc::new(Receipts::new(address, sent));
+        let sink: Arc<dyn AnswerSink> = Arc::<Receipts>::clone(&receipts);
+        let write = |opaques: &[i32], encoding: HeaderEncoding, out: &mut BytesMut| {
+            out.reserve(outgoing.bytes() + FRAME_BYTES_GUESS);
+            opaques.iter().try_for_each(|opaque| self.write(outgoing, queue, *opaque, encoding, out))
+        };
+        let waiter = connection.request_run(outgoing.code(), 1, &sink, write, deadline).await?;
+        let answer = receipts.collect(&connection, waiter, deadline).await.pop();
+        answer.unwrap_or_else(|| Err(connection.lost()))
     }
 
-    pub(super) fn command(&self, outgoing: &Outgoing, queue: &MessageQueue) -> RemotingCommand {
+    /// Appends the frame that sends `outgoing` to `queue`.
+    pub(super) fn write(
+        &self,
+        outgoing: &Outgoing,
+        queue: &MessageQueue,
+        opaque: i32,
+        encoding: HeaderEncoding,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let header = self.header(outgoing, queue);
+        let request = SendRequest { opaque, oneway: false, header: &header, body: &outgoing.body };
+        encode_send_request(out, encoding, &request)
+    }
+
+    fn header<'a>(&'a self, outgoing: &'a Outgoing, queue: &'a MessageQueue) -> SendMessageHeader<'a> {
         let shared = self.client.shared();
         let (group, topic) = (self.group.as_str().into(), queue.topic.as_str().into());
         let mut header = SendMessageHeader::new(group, topic, queue.queue_id.as_wire());
@@ -359,9 +360,7 @@ impl Sender {
         header.properties = outgoing.encoded.properties.as_str().into();
         header.broker_name = Some((&*queue.broker_name).into());
         header.batch = outgoing.batch;
-        let code =
-            if outgoing.batch { RequestCode::SEND_BATCH_MESSAGE } else { RequestCode::SEND_MESSAGE_V2 };
-        RemotingCommand::request(code, header.encode(), outgoing.body.clone())
+        header
     }
 
     /// `broker` confirmed so many messages.
@@ -408,7 +407,16 @@ impl Sender {
             return true;
         }
         attempts.retries += 1;
-        self.choice().budget.withdraw()
+        self.withdraw()
+    }
+
+    /// Takes a retry out of the budget, if there is one left.
+    pub(super) fn withdraw(&self) -> bool {
+        let allowed = self.choice().budget.withdraw();
+        if !allowed {
+            tracing::debug!(group = %self.group, "no retry: the retry budget is used up; ten sends that go well buy one");
+        }
+        allowed
     }
 
     /// As [`Sender::may_try_again`], without a look at the budget. `in_turn` holds for messages that may go to any queue.
@@ -456,11 +464,6 @@ impl Sender {
         // No code panics while it holds the lock, and each change is complete in itself.
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A bound as a number of permits: at least one, at most what a semaphore and one request for permits can express.
-pub(super) fn permits(bound: usize) -> usize {
-    bound.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize))
 }
 
 pub(super) fn master_address(route: &TopicRoute, queue: &MessageQueue) -> Result<Arc<str>, RequestError> {

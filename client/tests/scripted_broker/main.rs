@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
+mod batching;
 mod broadcasting;
 mod connection;
 mod consuming;
@@ -14,6 +15,7 @@ mod name_servers;
 mod ordered;
 mod pipelining;
 mod pulling;
+mod retrying;
 mod sending;
 mod spans;
 mod steering;

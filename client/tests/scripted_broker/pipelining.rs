@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mezzo_client::config::{BatchingPolicy, ProducerConfig};
+use mezzo_client::config::ProducerConfig;
 use mezzo_client::{
     BatchFault, Error, Message, MessageError, Producer, RequestError, ResponseCode, SendError,
 };
@@ -176,42 +176,9 @@ async fn what_cannot_be_one_batch_is_not_sent() {
         let error = producer.send_batch(messages).await.unwrap_err();
         assert_eq!(error, SendError::Message(MessageError::Batch(fault)));
     }
+    // Messages that share a body share its memory: a batch of them would be sixteen gigabytes.
+    let large = Message::new("orders", vec![0_u8; 4 << 20]).unwrap();
+    let error = producer.send_batch(vec![large; 4_096]).await.unwrap_err();
+    assert!(matches!(error, SendError::Message(MessageError::BodyTooLarge { .. })), "{error}");
     assert!(broker.all(BATCH).is_empty());
-}
-
-#[tokio::test]
-async fn single_sends_travel_together_when_asked() {
-    let broker = broker().await;
-    broker.script(BATCH, [three_stored()]);
-    let batching = BatchingPolicy::default().linger_ms(60_000).messages_max(3);
-    let producer = producer(&broker, ProducerConfig::default().batching(Some(batching))).await;
-    let mut sends = tokio::task::JoinSet::new();
-    for message in numbered(3) {
-        let producer = producer.clone();
-        sends.spawn(async move { producer.send(message).await.unwrap().queue_offset.0 });
-    }
-    // Complete, so nobody waits for the linger time; what has an order of its own goes alone.
-    let mut positions = sends.join_all().await;
-    positions.sort_unstable();
-    assert_eq!(positions, [7, 8, 9]);
-    producer.send(Message::builder("orders").sharding_key("k").build().unwrap()).await.unwrap();
-    assert_eq!((broker.all(BATCH).len(), broker.all(SEND).len()), (1, 1));
-}
-
-#[tokio::test]
-async fn a_batch_that_does_not_fill_goes_after_its_linger_time_and_its_failure_is_everyones() {
-    let broker = broker().await;
-    let batching = BatchingPolicy::default().linger_ms(5);
-    let producer = producer(&broker, ProducerConfig::default().batching(Some(batching))).await;
-    assert!(producer.send(numbered(1).remove(0)).await.is_ok());
-    assert_eq!(broker.all(SEND).len(), 1, "one message needs no batch");
-    broker.always(BATCH, Some(Action::Code(ResponseCode::MESSAGE_ILLEGAL)));
-    broker.always(SEND, Some(Action::Code(ResponseCode::MESSAGE_ILLEGAL)));
-    let mut sends = tokio::task::JoinSet::new();
-    for message in numbered(20) {
-        let producer = producer.clone();
-        sends.spawn(async move { producer.send(message).await });
-    }
-    let sent = sends.join_all().await;
-    assert!(sent.iter().all(|sent| matches!(sent, Err(SendError::NotSent { .. }))));
 }

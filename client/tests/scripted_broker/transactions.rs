@@ -420,3 +420,114 @@ async fn a_decision_waits_for_a_place_among_the_requests_without_keeping_the_thr
     assert!(outcome.is_committed(), "{outcome}");
     assert!(taking_the_place.await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_decision_on_its_way_is_not_said_a_second_time() {
+    let broker = broker().await;
+    broker.script(END, [Action::Silence]);
+    let client = broker.client().await;
+    let records = Records::saying(LocalOutcome::Rollback);
+    let producer = records.start(&client).await;
+    let prepared = producer.prepare(message()).await.unwrap();
+    let key = prepared.ids().unique_key.to_string();
+    let committing = tokio::spawn(prepared.commit());
+    broker.wait_nth(END, 1).await;
+    // This broker would deliver twice if it were told twice.
+    broker.push(&check_back("pay", &key));
+    assert_eq!(fields(&broker.wait_nth(END, 2).await), (UNKNOWN, "true", true));
+    assert!(matches!(committing.await.unwrap().unwrap(), Outcome::Unknown(..)));
+    broker.push(&check_back("pay", &key));
+    assert_eq!(fields(&broker.wait_nth(END, 3).await), (COMMIT, "true", false));
+    assert_eq!(records.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_decision_that_is_cancelled_on_its_way_is_the_answer_to_the_check_back() {
+    let broker = broker().await;
+    broker.script(END, [Action::Silence]);
+    let client = broker.client().await;
+    let records = Records::saying(LocalOutcome::Rollback);
+    let producer = records.start(&client).await;
+    let prepared = producer.prepare(message()).await.unwrap();
+    let key = prepared.ids().unique_key.to_string();
+    let committing = tokio::spawn(prepared.commit());
+    broker.wait_nth(END, 1).await;
+    committing.abort();
+    assert!(committing.await.unwrap_err().is_cancelled());
+    broker.push(&check_back("pay", &key));
+    assert_eq!(fields(&broker.wait_nth(END, 2).await), (COMMIT, "true", false));
+    assert_eq!(records.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_system_error_may_have_stored_the_half_so_it_is_not_sent_twice() {
+    let broker = broker().await;
+    broker.script(SEND, [Action::Code(ResponseCode::SYSTEM_ERROR)]);
+    let client = broker.client().await;
+    let records = Records::saying(LocalOutcome::Commit);
+    let producer = records.start(&client).await;
+    let error = decide(&producer, LocalOutcome::Commit).await.unwrap_err();
+    let TransactionError::Prepare(mezzo_client::SendError::Unknown { unique_key, .. }) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(broker.all(SEND).len(), 1);
+    broker.push(&check_back("pay", &unique_key));
+    assert_eq!(fields(&broker.wait_nth(END, 1).await), (ROLLBACK, "true", false));
+}
+
+#[tokio::test]
+async fn a_plain_producer_leaves_check_backs_to_those_who_can_answer() {
+    let broker = broker().await;
+    let client = broker.client().await;
+    let plain = client.producer("sellers").start().await.unwrap();
+    plain.send(message()).await.unwrap();
+    let _able = Records::saying(LocalOutcome::Commit).start(&client).await;
+    broker.push(&check_back("sellers", "nobody's"));
+    broker.push(&check_back("pay", "somebody's"));
+    // They are looked at in their order: an answer to the first would have come before.
+    let end = broker.wait_nth(END, 1).await;
+    assert_eq!((end.field("msgId"), broker.all(END).len()), ("somebody's", 1));
+    assert!(plain.send(message()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_half_message_that_cannot_be_read_is_answered_with_unknown() {
+    let broker = broker().await;
+    let client = broker.client().await;
+    let records = Records::saying(LocalOutcome::Commit);
+    let _producer = records.start(&client).await;
+    let mut question = check_back("pay", "k");
+    let mut record = question.body.to_vec();
+    let body = record.windows(4).position(|window| window == b"half").unwrap();
+    record[body] ^= 1;
+    question.body = record.into();
+    broker.push(&question);
+    assert_eq!(fields(&broker.wait_nth(END, 1).await), (UNKNOWN, "true", true));
+    assert_eq!(records.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_that_gives_up_leaves_open_transactions_to_be_decided() {
+    let broker = broker().await;
+    let client = broker.client().await;
+    let config = TransactionConfig::default().drain_timeout_ms(20);
+    let handler = |_: ReceivedMessage| async { Ok(LocalOutcome::Unknown) };
+    let producer =
+        client.transaction_producer("pay").config(config).check_back(handler).start().await.unwrap();
+    let prepared = producer.prepare(message()).await.unwrap();
+    assert!(!producer.shutdown().await);
+    broker.wait_nth(RequestCode::UNREGISTER_CLIENT, 1).await;
+    assert!(!producer.shutdown().await, "a second one does not call it drained either");
+    drop(producer);
+    assert!(prepared.commit().await.unwrap().is_committed());
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_that_is_dropped_is_left_open() {
+    let broker = broker().await;
+    let client = broker.client().await;
+    let producer = Records::saying(LocalOutcome::Unknown).start(&client).await;
+    drop(producer.prepare(message()).await.unwrap());
+    assert_eq!(fields(&broker.wait_nth(END, 1).await), (UNKNOWN, "false", true));
+    assert_eq!(producer.running(), 0);
+}

@@ -254,6 +254,14 @@ impl PropertiesWriter {
         Self { text: without(properties, dropped) }
     }
 
+    /// Goes on from what another writer has made, with room for so many bytes more: one copy, and nothing is read.
+    #[must_use]
+    pub fn continued(written: &str, more_bytes: usize) -> Self {
+        let mut text = String::with_capacity(written.len() + more_bytes);
+        text.push_str(written);
+        Self { text }
+    }
+
     /// Appends an entry. A name that is there already keeps its old entry; readers take the new one.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub mod language;
 pub mod request_code;
 pub mod response_code;
 pub mod send_reply;
+pub mod send_request;
 
 pub use command::RemotingCommand;
 pub use frame::{Frame, FrameView, HeaderEncoding};
@@ -29,3 +30,4 @@ pub use language::LanguageCode;
 pub use request_code::RequestCode;
 pub use response_code::ResponseCode;
 pub use send_reply::{SendReply, encode_send_reply};
+pub use send_request::{SendRequest, encode_send_request};

@@ -15,6 +15,8 @@ use super::messages::{compressed_record, record};
 
 /// The name of the fake broker.
 pub(crate) const BROKER: &str = "fake";
+/// The name of the one beside it; sorted before it, so that its queues come first.
+const SECOND_BROKER: &str = "beside";
 
 /// Topics, offsets and group members.
 #[derive(Default)]
@@ -28,6 +30,8 @@ pub(crate) struct Queues {
     pub(crate) others: Vec<String>,
     /// Queues whose lock another client has.
     pub(crate) locked_elsewhere: Vec<u32>,
+    /// Where a second broker is said to be, which has queues of every topic too.
+    pub(crate) second: Option<SocketAddr>,
     sent: i64,
 }
 
@@ -83,11 +87,11 @@ impl Queues {
             |offset: i64| reply(ResponseCode::SUCCESS).with_ext(vec![("offset".into(), offset.to_string())]);
         Some(match RequestCode(request.code) {
             RequestCode::GET_ROUTEINFO_BY_TOPIC => match self.topics.get(&field("topic")) {
-                Some(queues) => reply(ResponseCode::SUCCESS).with_body(route(address, *queues)),
+                Some(queues) => reply(ResponseCode::SUCCESS).with_body(route(address, self.second, *queues)),
                 None => reply(ResponseCode::TOPIC_NOT_EXIST),
             },
             RequestCode::GET_BROKER_CLUSTER_INFO => {
-                let broker_addr_table = BTreeMap::from([(BROKER.to_owned(), broker_data(address))]);
+                let broker_addr_table = BTreeMap::from([(BROKER.to_owned(), broker_data(BROKER, address))]);
                 let info = ClusterInfo { broker_addr_table, ..ClusterInfo::default() };
                 reply(ResponseCode::SUCCESS).with_body(info.encode(KeyStyle::Unquoted))
             }
@@ -176,26 +180,29 @@ impl Queues {
     }
 }
 
-fn route(address: SocketAddr, queues: u32) -> Vec<u8> {
+fn route(address: SocketAddr, second: Option<SocketAddr>, queues: u32) -> Vec<u8> {
     let queues = i32::try_from(queues).unwrap();
+    let brokers = [(BROKER, Some(address)), (SECOND_BROKER, second)];
+    let brokers: Vec<_> = brokers.into_iter().filter_map(|(name, at)| at.map(|at| (name, at))).collect();
+    let queue_data = |name: &str| QueueData {
+        broker_name: name.into(),
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        perm: 6,
+        topic_sys_flag: 0,
+    };
     let data = TopicRouteData {
         order_topic_conf: None,
-        queue_datas: vec![QueueData {
-            broker_name: BROKER.into(),
-            read_queue_nums: queues,
-            write_queue_nums: queues,
-            perm: 6,
-            topic_sys_flag: 0,
-        }],
-        broker_datas: vec![broker_data(address)],
+        queue_datas: brokers.iter().map(|(name, _)| queue_data(name)).collect(),
+        broker_datas: brokers.iter().map(|(name, address)| broker_data(name, *address)).collect(),
     };
     data.encode(KeyStyle::Unquoted)
 }
 
-fn broker_data(address: SocketAddr) -> BrokerData {
+fn broker_data(name: &str, address: SocketAddr) -> BrokerData {
     BrokerData {
         cluster: "c".into(),
-        broker_name: BROKER.into(),
+        broker_name: name.into(),
         broker_addrs: BTreeMap::from([(0, address.to_string())]),
         zone_name: None,
         enable_acting_master: false,
