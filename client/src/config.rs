@@ -91,6 +91,17 @@ settings! {
 
 settings! {
     /// Settings of a [`Producer`](crate::Producer).
+    ///
+    /// ```
+    /// use mezzo_client::config::{BackoffPolicy, BodyCompression, ProducerConfig};
+    ///
+    /// let config = ProducerConfig::default()
+    ///     .send_timeout_ms(2_000)
+    ///     .retries(4)
+    ///     .retry_backoff(BackoffPolicy::new(20, 200))
+    ///     .compression(BodyCompression::Lz4);
+    /// assert_eq!(config.in_flight_max, 4_096);
+    /// ```
     #[derive(Debug, Clone)]
     pub struct ProducerConfig {
         /// Longest time of a whole send, retries and waiting for room included, in milliseconds. Default: 6,000.
@@ -135,6 +146,13 @@ impl ProducerConfig {
 }
 
 /// How large bodies are compressed. Consumers learn it from the message and read all of them.
+///
+/// ```
+/// use mezzo_client::config::{BodyCompression, ProducerConfig};
+///
+/// let config = ProducerConfig::default().compression(BodyCompression::Zstd).compress_from_bytes(1_024);
+/// assert_eq!(ProducerConfig::default().compression, BodyCompression::Zlib);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BodyCompression {
@@ -150,7 +168,7 @@ pub enum BodyCompression {
 }
 
 settings! {
-    /// When a batch of single sends is complete. Messages with a sharding key or a delay travel alone, and so do those whose
+    /// When a batch of single sends is complete; see [`ProducerBuilder::batching`](crate::ProducerBuilder::batching). Messages with a sharding key or a delay travel alone, and so do those whose
     /// body is to be compressed, which batches are not.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct BatchingPolicy {
@@ -166,6 +184,14 @@ settings! {
 
 settings! {
     /// Settings of a [`TransactionProducer`](crate::TransactionProducer), beside those of its sends.
+    ///
+    /// ```
+    /// use mezzo_client::config::{ProducerConfig, TransactionConfig};
+    ///
+    /// let halves = ProducerConfig::default().send_timeout_ms(2_000);
+    /// let config = TransactionConfig::default().producer(halves).check_back_timeout_ms(5_000);
+    /// assert_eq!(config.running_max, 10_000);
+    /// ```
     #[derive(Debug, Clone)]
     pub struct TransactionConfig {
         /// How half messages are sent.

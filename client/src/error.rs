@@ -8,6 +8,14 @@ use mezzo_protocol::ids::{GroupName, TopicName};
 use mezzo_protocol::remoting::response_code::ResponseCode;
 
 /// Why one request on one connection brought no good answer.
+///
+/// ```
+/// use mezzo_client::{RequestError, ResponseCode};
+///
+/// let address = "10.0.0.7:10911".into();
+/// let busy = RequestError::Refused { address, code: ResponseCode::SYSTEM_BUSY, remark: "later".into() };
+/// assert!(busy.is_retriable() && !busy.may_have_acted());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -146,6 +154,15 @@ fn is_retriable_code(code: ResponseCode) -> bool {
 }
 
 /// Why the client could not start, find its way, or do a maintenance task.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use mezzo_client::{Client, Error};
+///
+/// let error = Client::connect("no port").await.unwrap_err();
+/// assert!(matches!(error, Error::Config { setting: "name_servers", .. }) && !error.is_retriable());
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -202,6 +219,20 @@ impl Error {
 }
 
 /// Why a send did not end with a receipt. The variants answer the question that matters: is the message stored?
+///
+/// ```no_run
+/// # async fn example(producer: mezzo_client::Producer, message: mezzo_client::Message) {
+/// use mezzo_client::SendError;
+///
+/// match producer.send(message).await {
+///     Ok(receipt) => println!("stored: {}", receipt.offset_message_id),
+///     // Consumers that de-duplicate by the key may be sent it again; others need a look first.
+///     Err(SendError::Unknown { unique_key, .. }) => println!("perhaps stored: {unique_key}"),
+///     Err(error) if error.is_retriable() => println!("not stored, try again: {error}"),
+///     Err(error) => println!("not stored, and trying again does not help: {error}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {

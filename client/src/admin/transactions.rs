@@ -45,6 +45,17 @@ pub struct Admin {
 }
 
 /// Which open transactions are wanted; what is `None` does not matter.
+///
+/// ```
+/// use mezzo_client::admin::TransactionFilter;
+///
+/// let old = TransactionFilter {
+///     group: Some("payments".to_owned()),
+///     older_than_ms: Some(300_000),
+///     ..TransactionFilter::default()
+/// };
+/// assert_eq!(old.state, None);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransactionFilter {
     /// PREPARED or IN_DOUBT; decided ones are not listed.
@@ -62,6 +73,18 @@ pub struct TransactionFilter {
 }
 
 /// What became of an operator's decision. Each holds what stands now.
+///
+/// ```
+/// use mezzo_client::admin::Decided;
+///
+/// fn report(decided: &Decided) -> String {
+///     match decided {
+///         Decided::Now(it) | Decided::Already(it) => format!("{} is decided: {:?}", it.origin, it.state),
+///         Decided::Conflict(it) => format!("{} was decided otherwise before: {:?}", it.origin, it.state),
+///         Decided::StillPrepared(it) => format!("{} still has a producer that may decide", it.origin),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "the decision may not have been taken"]
 pub enum Decided {

@@ -1,6 +1,13 @@
 //! Waiting times between attempts: doubling, bounded, and spread so that many clients do not return at one instant.
 
 /// First and longest waiting time.
+///
+/// ```
+/// use mezzo_client::config::{BackoffPolicy, ClientConfig};
+///
+/// // 50 ms, 100 ms, 200 ms and so on to 5 s, each spread over its second half.
+/// let config = ClientConfig::default().reconnect(BackoffPolicy::new(50, 5_000));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffPolicy {
     /// Waiting time after the first failure, in milliseconds.

@@ -118,10 +118,19 @@ mod tests {
     #[test]
     fn each_algorithm_is_known_by_its_own_first_bytes() {
         let body = b"again and again ".repeat(1_000);
-        let first = |how| compress(&body, how, 5).map(|(small, _)| small[..4].to_vec()).unwrap();
-        assert_eq!(first(BodyCompression::Lz4), [0x04, 0x22, 0x4D, 0x18]);
-        assert_eq!(first(BodyCompression::Zstd), [0x28, 0xB5, 0x2F, 0xFD]);
+        let first = |how| compress(&body, how, 5).map(|(small, _)| small[..5].to_vec()).unwrap();
+        let lz4 = first(BodyCompression::Lz4);
+        assert_eq!(lz4[..4], [0x04, 0x22, 0x4D, 0x18]);
+        assert_eq!(lz4[4] & 0x20, 0x20, "Java reads only blocks that do not depend on each other");
+        assert_eq!(first(BodyCompression::Zstd)[..4], [0x28, 0xB5, 0x2F, 0xFD]);
         assert_eq!(first(BodyCompression::Zlib)[0], 0x78);
+    }
+
+    #[test]
+    fn the_flag_bits_are_those_of_rocketmq() {
+        let body = b"again and again ".repeat(1_000);
+        let bits = |how| compress(&body, how, 5).map(|(_, flag)| flag.bits()).unwrap();
+        assert_eq!(ALL.map(bits), [0x301, 0x101, 0x201]);
     }
 
     #[test]

@@ -55,6 +55,13 @@ enum Due {
 }
 
 /// Why a message cannot be built.
+///
+/// ```
+/// use mezzo_client::{Message, MessageError};
+///
+/// let error = Message::builder("orders").property("TAGS", "paid").build().unwrap_err();
+/// assert_eq!(error, MessageError::ReservedProperty("TAGS".to_owned()));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
@@ -93,6 +100,17 @@ pub enum MessageError {
 }
 
 /// Why messages cannot travel as one batch.
+///
+/// ```no_run
+/// # async fn example(producer: mezzo_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// use mezzo_client::{BatchFault, Message, MessageError, SendError};
+///
+/// let several = [Message::new("orders", "1")?, Message::new("payments", "2")?];
+/// let error = producer.send_batch(several).await.unwrap_err();
+/// assert_eq!(error, SendError::Message(MessageError::Batch(BatchFault::SeveralTopics)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchFault {
@@ -187,6 +205,16 @@ impl Message {
         properties::find(&self.properties, name)
     }
 
+    /// All properties: the application's own, and those that stand for tag, keys, order and delay.
+    pub fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
+        properties::iter(&self.properties)
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        properties::keys(&self.properties)
+    }
+
     /// What orders this message: all with one key go to one queue.
     #[must_use]
     pub fn sharding_key(&self) -> Option<&str> {
@@ -263,6 +291,23 @@ impl EncodedMessage {
 }
 
 /// Builds a [`Message`]; made by [`Message::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use mezzo_client::Message;
+///
+/// let message = Message::builder("invoices")
+///     .tag("new")
+///     .key("invoice-4711")
+///     .property("source", "till 3")
+///     .sharding_key("customer-17")
+///     .delay(Duration::from_secs(60))
+///     .body("…")
+///     .build()?;
+/// assert_eq!((message.tag(), message.sharding_key()), (Some("new"), Some("customer-17")));
+/// assert_eq!(message.property("source"), Some("till 3"));
+/// # Ok::<(), mezzo_client::MessageError>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until build() is called"]
 pub struct MessageBuilder {
@@ -420,6 +465,7 @@ mod tests {
     fn a_half_message_carries_its_mark_and_its_group() {
         let message =
             Message::builder("orders").tag("a").key("k1").key("k2").property("who", "me").build().unwrap();
+        assert_eq!(message.keys().collect::<Vec<_>>(), ["k1", "k2"]);
         let encoded = message.encode("UK", Some("pay")).unwrap();
         let find = |name| properties::find(&encoded.properties, name);
         assert_eq!(find("KEYS"), Some("k1 k2"));
@@ -440,6 +486,7 @@ mod tests {
         let half = late.without_delay();
         assert_eq!((half.property("TIMER_DELAY_MS"), half.is_delayed()), (None, false));
         assert_eq!((half.property("source"), half.property("trace")), (Some("till 3"), Some("7")));
+        assert_eq!(half.properties().collect::<Vec<_>>(), headers);
         let forged = Message::builder("orders").property("TIMER_DELIVER_MS", "1").build();
         assert!(matches!(forged, Err(MessageError::ReservedProperty(_))));
     }

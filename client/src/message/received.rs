@@ -25,6 +25,16 @@ pub(crate) enum UnreadableMessage {
 
 /// A delivered message with everything the broker said about it. Body and properties point into the reply that brought
 /// them, so cloning is cheap, and keeping one message keeps its pull reply in memory.
+///
+/// ```
+/// use mezzo_client::{ReceivedMessage, Verdict};
+///
+/// async fn handle(message: ReceivedMessage) -> Verdict {
+///     let order = message.keys().next().unwrap_or("no key");
+///     println!("{order}, delivery {}: {} bytes", message.delivery_attempt(), message.body().len());
+///     if message.tag() == Some("poison") { Verdict::DeadLetter } else { Verdict::Done }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ReceivedMessage {
     topic: TopicName,
@@ -46,8 +56,8 @@ pub struct ReceivedMessage {
 
 impl ReceivedMessage {
     /// Reads the record at the start of `record`, which lies inside a received frame. Checks the body's checksum and
-    /// inflates the body to at most `inflated_bytes_max` bytes. `topic` is what the application subscribed to; a message from a retry topic gets the topic of
-    /// its first attempt.
+    /// inflates the body to at most `inflated_bytes_max` bytes. `topic` is what the application subscribed to; a message
+    /// from a retry topic gets the topic of its first attempt.
     pub(crate) fn from_record(
         record: &Bytes,
         view: &MessageView<'_>,

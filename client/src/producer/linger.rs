@@ -195,9 +195,8 @@ impl Sender {
             Put::Wait => {}
         }
         // Without an answer its task was ended from outside, perhaps after it had written the message.
-        answer.await.unwrap_or_else(|_| {
-            Err(SendError::Unknown { unique_key, attempts: 1, last: RequestError::ShutDown })
-        })
+        let ended = SendError::Unknown { unique_key, attempts: 1, last: RequestError::ShutDown };
+        answer.await.unwrap_or(Err(ended))
     }
 
     /// Sends what waits for others to travel with, and lets nothing wait any more.

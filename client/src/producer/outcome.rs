@@ -9,6 +9,19 @@ use mezzo_protocol::ids::{MessageQueue, OffsetMessageId, TopicName};
 use crate::error::{Error, RequestError, SendError};
 
 /// What the local part of a transaction came to, said by the application.
+///
+/// ```
+/// use mezzo_client::LocalOutcome;
+///
+/// let row: Option<&str> = Some("paid");
+/// let outcome = match row {
+///     Some("paid") => LocalOutcome::Commit,
+///     Some("refused") => LocalOutcome::Rollback,
+///     // No row yet is no rollback: it may be written in this moment.
+///     _ => LocalOutcome::Unknown,
+/// };
+/// assert_eq!(outcome, LocalOutcome::Commit);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LocalOutcome {
     /// The local transaction is committed: deliver the message.
@@ -21,6 +34,16 @@ pub enum LocalOutcome {
 
 /// The error of an application's own code, of any type: `?` turns every error into it. It means
 /// [`LocalOutcome::Unknown`], never a rollback: a database call that failed may still have committed.
+///
+/// ```
+/// use mezzo_client::{LocalError, LocalOutcome};
+///
+/// fn parse(amount: &str) -> Result<LocalOutcome, LocalError> {
+///     let _amount: u32 = amount.parse()?;
+///     Ok(LocalOutcome::Commit)
+/// }
+/// assert!(parse("a lot").unwrap_err().inner().is::<std::num::ParseIntError>());
+/// ```
 #[derive(Clone)]
 pub struct LocalError {
     source: Arc<dyn StdError + Send + Sync>,
@@ -54,6 +77,14 @@ impl fmt::Display for LocalError {
 }
 
 /// What identifies a transaction, to the broker and to consumers.
+///
+/// ```
+/// use mezzo_client::TransactionIds;
+///
+/// fn for_the_operator(ids: &TransactionIds) -> String {
+///     format!("mezzo tx show {}   # on {}", ids.offset_message_id.physical_offset, ids.queue.broker_name)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionIds {
     /// The transaction's id, as the broker gave it.
@@ -75,6 +106,15 @@ impl fmt::Display for TransactionIds {
 }
 
 /// Why an outcome is unknown.
+///
+/// ```
+/// use mezzo_client::UnknownReason;
+///
+/// fn is_ours_to_mend(why: &UnknownReason) -> bool {
+///     matches!(why, UnknownReason::Undecided | UnknownReason::LocalFailed(_))
+/// }
+/// assert!(is_ours_to_mend(&UnknownReason::Undecided));
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum UnknownReason {
@@ -101,6 +141,29 @@ impl fmt::Display for UnknownReason {
 }
 
 /// How a transaction ended. There is no "failed": either the broker has confirmed a decision, or it will ask.
+///
+/// ```
+/// use mezzo_client::Outcome;
+///
+/// fn reply(outcome: &Outcome) -> &'static str {
+///     match outcome {
+///         Outcome::Committed(_) => "ordered",
+///         Outcome::RolledBack(_) => "not ordered",
+///         Outcome::Unknown(..) => "we will tell you",
+///     }
+/// }
+/// ```
+///
+/// It cannot be overlooked: this does not compile where unused results are denied.
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # use mezzo_client::{Prepared, TransactionError};
+/// async fn forgets(prepared: Prepared) -> Result<(), TransactionError> {
+///     prepared.commit().await?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "an outcome may be Unknown: then the check-back handler decides later"]
 pub enum Outcome {
@@ -146,6 +209,18 @@ impl fmt::Display for Outcome {
 }
 
 /// Why a transaction did not come to an [`Outcome`].
+///
+/// ```
+/// use mezzo_client::TransactionError;
+///
+/// fn log(error: &TransactionError) {
+///     match error {
+///         TransactionError::Conflict { ids, recorded, .. } => eprintln!("{ids} is {recorded}: a person must look"),
+///         other if other.is_retriable() => eprintln!("nothing was done, try again: {other}"),
+///         other => eprintln!("nothing was done: {other}"),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {

@@ -34,6 +34,12 @@ use crate::message::{Message, MessageError};
 ///
 /// Many messages at once go through [`Producer::send_all`], which shares writes and waits among them. Single sends that
 /// run side by side share writes too.
+///
+/// # When a send is not waited for to its end
+///
+/// Dropping the future of a send gives its room back at once; the message may be stored or not, as if the outcome were
+/// unknown. Only a message that still waits for others to travel with ([`ProducerBuilder::batching`]) has surely not been
+/// sent. A producer whose last clone is dropped leaves its group without waiting; [`Producer::shutdown`] waits.
 #[derive(Clone)]
 pub struct Producer {
     inner: Arc<Inner>,
@@ -47,8 +53,9 @@ struct Inner {
 impl Producer {
     /// Sends `message` and waits for a broker's receipt. Without a sharding key the queues take turns, and a failed
     /// attempt is repeated on another broker or queue. With one, the message goes to the key's queue and nowhere else,
-    /// and an attempt is repeated only if surely nothing was sent; to keep the order of a key, await each of its sends
-    /// before the next.
+    /// and an attempt is repeated only if surely nothing was stored; to keep the order of a key, await each of its sends
+    /// before the next. Which queue a key has follows from how many queues the topic has: when a broker comes or goes, or
+    /// the topic grows, keys move, and what is in the old queue may be read after what is in the new one.
     ///
     /// # Errors
     /// See [`SendError`]: each variant says whether the message may be stored.
@@ -64,7 +71,7 @@ impl Producer {
 
     /// Sends `messages`, all of one topic, as one batch: one request, stored all or none, in their order on one queue.
     /// The receipts are in the order of the messages. Delayed messages cannot be in a batch, and sharding keys only if
-    /// all have the same. At most 4,096 messages and 4 MiB; brokers may allow less.
+    /// all have the same. At most 4,096 messages and 4 MiB; brokers may allow less. Bodies in a batch are not compressed.
     ///
     /// ```no_run
     /// # async fn example(producer: mezzo_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
@@ -119,7 +126,7 @@ impl Producer {
     }
 
     /// Sends `message` to one queue, for example one of [`Producer::queues`]. An attempt is repeated only if surely
-    /// nothing was sent.
+    /// nothing was stored.
     ///
     /// # Errors
     /// As [`Producer::send`]; also if the queue is of another topic.
@@ -134,7 +141,17 @@ impl Producer {
         self.send_to(&message, Target::Queue(queue)).await
     }
 
-    /// Hands `message` to a connection and does not wait for the broker: fast, and nobody notices if it is lost.
+    /// Hands `message` to a connection and does not wait for the broker: fast, and nobody notices if it is lost. What
+    /// cannot be handed over goes to another broker, if there is one.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: mezzo_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mezzo_client::Message;
+    ///
+    /// producer.send_oneway(Message::new("measurements", "21.5")?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If it could not be handed to a connection.
@@ -158,8 +175,8 @@ impl Producer {
         &self.inner.sender.group
     }
 
-    /// Takes no more sends, waits for those in flight (at most `drain_timeout_ms`) and leaves the group. Returns
-    /// whether all sends ended in time.
+    /// Takes no more sends, sends at once what waits for others to travel with, waits for what is in flight (at most
+    /// `drain_timeout_ms`) and leaves the group. Returns whether all sends ended in time.
     pub async fn shutdown(&self) -> bool {
         let drained = self.inner.sender.drain().await;
         let membership = self.inner.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -186,6 +203,16 @@ impl fmt::Debug for Producer {
 }
 
 /// Builds a [`Producer`]; made by [`Client::producer`].
+///
+/// ```no_run
+/// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
+/// use mezzo_client::config::{BodyCompression, ProducerConfig};
+///
+/// let config = ProducerConfig::default().retry_unknown(false).compression(BodyCompression::Zstd);
+/// let producer = client.producer("billing").config(config).send_timeout_ms(2_000).start().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing until start() is awaited"]
 pub struct ProducerBuilder {

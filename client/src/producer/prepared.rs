@@ -13,6 +13,16 @@ use crate::core::open_transactions::Decision;
 use crate::net::Deadline;
 
 /// What the local part of a transaction may want to write down.
+///
+/// ```
+/// use mezzo_client::{LocalError, LocalOutcome, TransactionContext};
+///
+/// async fn local(context: TransactionContext) -> Result<LocalOutcome, LocalError> {
+///     // In the same database transaction as the order itself, so that the check-back finds both or neither.
+///     let _record = format!("INSERT INTO outcomes VALUES ('{}')", context.unique_key());
+///     Ok(LocalOutcome::Commit)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct TransactionContext {
     ids: Arc<TransactionIds>,
@@ -34,6 +44,20 @@ impl TransactionContext {
 }
 
 /// A transaction whose half message is stored and whose decision is open. Nobody sees the message yet.
+///
+/// ```no_run
+/// # async fn take_order(_key: &str) -> Result<bool, std::io::Error> { Ok(true) }
+/// # async fn example(producer: mezzo_client::TransactionProducer) -> Result<(), Box<dyn std::error::Error>> {
+/// use mezzo_client::Message;
+///
+/// let prepared = producer.prepare(Message::new("orders", "one coffee")?).await?;
+/// // An early return here, by `?`, drops it: the check-back handler decides then.
+/// let taken = take_order(prepared.context().unique_key()).await?;
+/// let outcome = if taken { prepared.commit().await? } else { prepared.rollback().await? };
+/// println!("{outcome}");
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// Decide with [`Prepared::commit`] or [`Prepared::rollback`]. If it is dropped instead (a panic, a cancelled task, an
 /// early return), the broker is told "unknown" and asks the group's check-back handler.

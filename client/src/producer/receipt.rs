@@ -10,6 +10,15 @@ use crate::error::RequestError;
 use crate::net::{refused, unreadable};
 
 /// How safely a message is stored.
+///
+/// ```
+/// use mezzo_client::Stored;
+///
+/// fn survives_the_master(stored: Stored) -> bool {
+///     !matches!(stored, Stored::DiskUnconfirmed | Stored::ReplicaUnconfirmed | Stored::NoReplica)
+/// }
+/// assert!(survives_the_master(Stored::AsConfigured));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stored {
@@ -37,6 +46,17 @@ impl Stored {
 }
 
 /// A broker's word that it has the message.
+///
+/// ```
+/// use mezzo_client::{SendReceipt, Stored};
+///
+/// fn log(receipt: &SendReceipt) {
+///     println!("{} is at {} of {}", receipt.unique_key, receipt.queue_offset, receipt.queue);
+///     if receipt.may_be_duplicated || receipt.stored != Stored::AsConfigured {
+///         println!("after {} attempts, {:?}", receipt.attempts, receipt.stored);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendReceipt {
     /// The id that this client gave the message; consumers see it too.

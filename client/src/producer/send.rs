@@ -375,11 +375,15 @@ impl Sender {
 
     pub(super) fn note_failure(&self, queue: &MessageQueue, error: &RequestError) {
         let shared = self.client.shared();
-        let says_nothing_about_the_broker = matches!(
-            error,
-            RequestError::Refused { .. } | RequestError::Encode(_) | RequestError::TooLate { .. }
-        );
-        if !says_nothing_about_the_broker {
+        let is_bad = match error {
+            // Most refusals are about the message; these say that the broker is going.
+            RequestError::Refused { code, .. } => {
+                [ResponseCode::SERVICE_NOT_AVAILABLE, ResponseCode::GO_AWAY].contains(code)
+            }
+            RequestError::Encode(_) | RequestError::TooLate { .. } => false,
+            _ => true,
+        };
+        if is_bad {
             let until = shared.now().saturating_add_ms(self.config.spare_broker_ms);
             self.choice().selector.faults_mut().failed(&queue.broker_name, until);
         }
@@ -419,7 +423,8 @@ impl Sender {
         allowed
     }
 
-    /// As [`Sender::may_try_again`], without a look at the budget. `in_turn` holds for messages that may go to any queue.
+    /// As [`Sender::may_try_again`], without a look at the budget. `in_turn` holds for messages that may go to any queue;
+    /// others have an order, which a second copy would break.
     pub(super) fn allows_retry(
         &self,
         error: &RequestError,
@@ -434,8 +439,8 @@ impl Sender {
             // Only time limits this; the pool's back-off paces it.
             return true;
         }
-        let repeats_unknown = attempts.unknown && (kind == Kind::Half || !self.config.retry_unknown);
-        !repeats_unknown && in_turn && attempts.retries < self.config.retries
+        let may_repeat = !attempts.unknown || (in_turn && kind == Kind::Plain && self.config.retry_unknown);
+        may_repeat && attempts.retries < self.config.retries
     }
 
     pub(super) fn failure(last: RequestError, attempts: &Attempts, outgoing: &Outgoing) -> SendError {

@@ -107,6 +107,21 @@ impl Inner {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # What happens at drop, panic and shutdown
+///
+/// | event | the transaction |
+/// |---|---|
+/// | the local part returns an error | stays open: [`Outcome::Unknown`], the broker asks the [`CheckBack`] handler |
+/// | the local part panics, or its call is cancelled | stays open; the broker is told so and asks |
+/// | a [`Prepared`] is dropped without a decision | stays open; the broker is told so and asks |
+/// | a decision is cancelled on its way | its check-back is answered with that decision, while this process lives |
+/// | the half's outcome is unknown | was not begun; its check-back is answered with a rollback, while this process lives |
+/// | [`TransactionProducer::shutdown`] | waits for open ones; those left can still be decided while the client lives |
+/// | the last clone of the producer is dropped | leaves the group; a [`Prepared`] can still be decided |
+/// | the process ends | stays open; another member of the group is asked, or the next one to join |
+///
+/// A plain [`Producer`](crate::Producer) that shares the group cannot answer check-backs and leaves them to others.
 #[derive(Clone)]
 pub struct TransactionProducer {
     inner: Arc<Inner>,
@@ -140,7 +155,8 @@ impl TransactionProducer {
         }
     }
 
-    /// Stores `message` as a half message, for transactions that do not fit into a closure. A delay level is ignored.
+    /// Stores `message` as a half message, for transactions that do not fit into a closure: see [`Prepared`]. A delay is
+    /// ignored.
     ///
     /// # Errors
     /// If the half message was not stored, or not safely.
@@ -308,6 +324,22 @@ impl Drop for Preparing<'_> {
 }
 
 /// Builds a [`TransactionProducer`]; made by [`Client::transaction_producer`].
+///
+/// ```no_run
+/// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
+/// use mezzo_client::config::TransactionConfig;
+/// use mezzo_client::{LocalOutcome, ReceivedMessage};
+///
+/// let producer = client
+///     .transaction_producer("orders")
+///     .config(TransactionConfig::default().running_max(100))
+///     .check_back(|_: ReceivedMessage| async { Ok(LocalOutcome::Unknown) })
+///     .start()
+///     .await?;
+/// assert_eq!(producer.running(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until start() is awaited"]
 pub struct TransactionProducerBuilder {
     client: Client,

@@ -98,6 +98,32 @@ async fn an_ordered_message_is_not_repeated_after_an_unknown_outcome() {
 }
 
 #[tokio::test]
+async fn an_ordered_message_that_is_surely_not_stored_is_tried_again_on_its_queue() {
+    let broker = broker().await;
+    broker.script(SEND, [Action::Code(ResponseCode::SYSTEM_BUSY)]);
+    let producer = producer(&broker, quick()).await;
+    assert_eq!(producer.send(keyed("k")).await.unwrap().attempts, 2);
+    broker.script(SEND, [Action::Code(ResponseCode::SYSTEM_BUSY)]);
+    assert!(producer.send_all([keyed("k"), keyed("k")]).await.iter().all(Result::is_ok));
+    let queues: std::collections::BTreeSet<_> =
+        broker.all(SEND).iter().map(|seen| seen.field("e").to_owned()).collect();
+    assert_eq!((queues.len(), broker.all(SEND).len()), (1, 5));
+}
+
+#[tokio::test]
+async fn a_broker_that_is_going_is_passed_over() {
+    let (broker, other) = (broker().await, FakeBroker::start().await);
+    broker.shared.lock().queues.second = Some(other.shared.address);
+    broker.always(SEND, Some(Action::Code(ResponseCode::SERVICE_NOT_AVAILABLE)));
+    let producer = producer(&broker, quick()).await;
+    for _ in 0..8 {
+        assert!(!producer.send(message("x")).await.unwrap().may_be_duplicated);
+    }
+    assert_eq!(other.all(SEND).len(), 8);
+    assert!(broker.all(SEND).len() <= 1);
+}
+
+#[tokio::test]
 async fn a_used_up_budget_ends_retries_and_not_sends() {
     let broker = broker().await;
     broker.always(SEND, Some(Action::Code(ResponseCode::SYSTEM_BUSY)));
