@@ -1,11 +1,12 @@
-//! The SDK against brokers that nobody here wrote: each behaviour is written once and held twice, on Mezzo in this
-//! process and on the broker that `MEZZO_FOREIGN_BROKER` launches (see [`foreign`]). What such a broker lacks or does
-//! otherwise stands in [`deviations`] with its reason, and a deviation that is gone fails too. Without the variable the
-//! foreign half says `skipped: …` and passes.
+//! The SDK against brokers of others: each behaviour is written once and held on Mezzo in this process, on the broker
+//! that `MEZZO_FOREIGN_BROKER` launches (see [`foreign`]; without it those tests say `skipped: …` and pass), and on a
+//! broker that speaks as Apache's two main releases do (see [`apache`]). What such a broker lacks or does otherwise stands
+//! in [`deviations`] with its reason, and a deviation that is gone fails too.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
 mod admin;
+mod apache;
 mod consuming;
 mod deviations;
 mod foreign;

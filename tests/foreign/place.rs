@@ -13,6 +13,7 @@ use mezzo_client::{Client, MessageQueue, Producer, TopicName};
 use mezzo_tests::broker::TestBroker;
 use tempfile::TempDir;
 
+use crate::apache::{ApacheLike, Release};
 use crate::{deviations, foreign};
 
 /// Makes names differ within this process.
@@ -81,14 +82,27 @@ pub(crate) async fn on_foreign<Fut: Future<Output = ()>>(name: &str, case: impl 
         println!("skipped: MEZZO_FOREIGN_BROKER names no launcher of a foreign broker");
         return;
     };
-    let place = Place::new(broker.name_server.clone(), None);
-    match (failure_of(case(place)).await, deviations::expected(&broker.implementation, name)) {
+    judge(&broker.implementation, name, case(Place::new(broker.name_server.clone(), None))).await;
+}
+
+/// Holds `case` on a broker that speaks as a release of Apache's does, or that it fails in the way that is known.
+pub(crate) async fn on_apache<Fut: Future<Output = ()>>(
+    release: Release,
+    name: &str,
+    case: impl FnOnce(Place) -> Fut,
+) {
+    let broker = ApacheLike::start(release).await;
+    judge(release.name(), name, case(Place::new(broker.name_server(), None))).await;
+}
+
+async fn judge(implementation: &str, name: &str, case: impl Future<Output = ()>) {
+    match (failure_of(case).await, deviations::expected(implementation, name)) {
         (None, None) => {}
         (None, Some(deviation)) => panic!("{name} holds now: take it off the table ({})", deviation.reason),
         (Some(failure), Some(deviation)) if failure.contains(deviation.shows) => {
-            println!("expected deviation of {}: {}", broker.implementation, deviation.reason);
+            println!("expected deviation of {implementation}: {}", deviation.reason);
         }
-        (Some(failure), _) => panic!("on {}: {failure}", broker.implementation),
+        (Some(failure), _) => panic!("on {implementation}: {failure}"),
     }
 }
 
@@ -108,7 +122,7 @@ fn said(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
 }
 
-/// Makes of each behaviour two tests.
+/// Makes of each behaviour a test for each broker.
 macro_rules! behaviours {
     ($($name:ident),* $(,)?) => { $(
         mod $name {
@@ -120,6 +134,16 @@ macro_rules! behaviours {
             #[tokio::test(flavor = "multi_thread")]
             async fn on_the_foreign_broker() {
                 crate::place::on_foreign(stringify!($name), super::$name).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_apaches_words_of_4_9() {
+                crate::place::on_apache(crate::apache::Release::V4, stringify!($name), super::$name).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_apaches_words_of_5_3() {
+                crate::place::on_apache(crate::apache::Release::V5, stringify!($name), super::$name).await;
             }
         }
     )* };
