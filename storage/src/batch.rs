@@ -2,6 +2,7 @@
 //! lock, one write. Messages are encoded and check-summed here, before any lock is taken; a message's bytes do not
 //! depend on where they will stand, so nothing is left to do under the lock but to copy them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -11,7 +12,7 @@ use mezzo_protocol::message::tag::java_hash;
 use mezzo_protocol::time::Timestamp;
 
 use crate::end::EndTransaction;
-use crate::format::record::{LogSeed, MessagePrefix, ParkReason, RecordHead};
+use crate::format::record::{AskAnswer, LogSeed, MessagePrefix, ParkReason, RecordHead};
 use crate::half::{Fingerprint, HalfError, HalfFacts};
 use crate::results::OperationResult;
 use crate::state::groups::GroupConfig;
@@ -118,6 +119,19 @@ pub(crate) struct MessageToAppend {
     pub(crate) half: Option<HalfFacts>,
 }
 
+/// An ask about a transaction that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedAsk {
+    /// The transaction.
+    pub origin: PhysicalOffset,
+    /// Who was asked, if known.
+    pub peer: Option<SocketAddr>,
+    /// What came of it.
+    pub answer: AskAnswer,
+    /// How long ago that was, in milliseconds.
+    pub waited_ms: u32,
+}
+
 /// One thing to do.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -126,8 +140,8 @@ pub enum Operation {
     Send(SendOperation),
     /// Decide a transaction.
     End(EndTransaction),
-    /// These transactions were asked once more, and the ask counts.
-    Asked(Vec<PhysicalOffset>),
+    /// These transactions were asked about once more, and the ask counts.
+    Asked(Vec<CountedAsk>),
     /// Asking ends: the transaction is IN_DOUBT.
     Park {
         /// Which transaction.
@@ -139,6 +153,8 @@ pub enum Operation {
     Resume {
         /// Which transaction.
         origin: PhysicalOffset,
+        /// Who wants it so, for the record.
+        by: Option<SocketAddr>,
     },
     /// Delayed messages due at or before this time become visible (a bounded number; call again while some are due).
     Tick(Timestamp),

@@ -18,12 +18,12 @@ mod base;
 mod half;
 mod store;
 
-pub use batch::{Batch, EncodeError, Encoder, Operation, Visibility};
+pub use batch::{Batch, CountedAsk, EncodeError, Encoder, Operation, Visibility};
 pub use end::{EndTarget, EndTransaction};
 pub use error::StorageError;
 pub use format::key_hash;
 pub use format::queue_entry::QueueEntry;
-pub use format::record::{Outcome, ParkReason, Source};
+pub use format::record::{AskAnswer, Outcome, ParkReason, Source};
 pub use options::{AckLevel, CheckPolicy, StoreOptions};
 pub use results::{Decision, OperationResult, Refusal};
 pub use state::groups::GroupConfig;
@@ -31,6 +31,6 @@ pub use state::queues::EntriesRead;
 pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue, Topic, TopicConfig};
 pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
 pub use store::{
-    Background, NoObserver, OpenDetails, OpenFilter, OpenReport, PositionRead, Store, StoreObserver,
-    StoredMessage, TransactionRecord,
+    Background, Event, Happened, NoObserver, OpenDetails, OpenFilter, OpenReport, PositionRead, Store,
+    StoreObserver, StoredMessage, TIMELINE_EVENTS_MAX, Timeline, TransactionRecord,
 };

@@ -13,8 +13,9 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::RealFileSystem;
 use mezzo_storage::{
-    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, OpenFilter, OpenState, Operation,
-    OperationResult, Outcome, ParkReason, Source, Store, StoreOptions, TopicConfig, Visibility,
+    AckLevel, AskAnswer, Batch, CountedAsk, EndTarget, EndTransaction, Happened, NoObserver, OpenFilter,
+    OpenState, Operation, OperationResult, Outcome, ParkReason, Source, Store, StoreOptions,
+    TIMELINE_EVENTS_MAX, TopicConfig, Visibility,
 };
 
 const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
@@ -102,6 +103,66 @@ fn pages_follow_each_other_in_order_of_origin_whatever_place_a_row_has() {
     let odd = OpenFilter { group: Some("odd".try_into().unwrap()), ..OpenFilter::default() };
     assert_eq!(origins(&store, &odd, None, usize::MAX).len(), expected.len() / 2);
     assert!(origins(&store, &OpenFilter::default(), None, 0).is_empty());
+}
+
+fn ask(origin: PhysicalOffset, number: u16) -> CountedAsk {
+    CountedAsk {
+        origin,
+        peer: Some(SocketAddr::from(([10, 0, 0, 1], number))),
+        answer: if number % 2 == 0 { AskAnswer::Unknown } else { AskAnswer::Silence },
+        waited_ms: 5,
+    }
+}
+
+#[test]
+fn a_timeline_keeps_two_transactions_of_the_same_records_apart_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let origins = prepare(&store, 2);
+    let mut batch = Batch::default();
+    for number in 1..4 {
+        batch.push(Operation::Asked(vec![ask(origins[0], number), ask(origins[1], 10 + number)]));
+        store.append(NOW, &mut batch).unwrap();
+        batch.clear();
+        // also when a checkpoint lies between two events
+        store.close(NOW).unwrap();
+        drop(store);
+        store = open(dir.path());
+    }
+    for (origin, first_port) in origins.iter().zip([1, 11]) {
+        let timeline = store.timeline(*origin).unwrap().unwrap();
+        let ports: Vec<_> = timeline
+            .events
+            .iter()
+            .filter_map(|event| match event.what {
+                Happened::Asked { asks, peer: Some(peer), .. } => Some((asks, peer.port())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ports, [(1, first_port), (2, first_port + 1), (3, first_port + 2)]);
+        assert_eq!(timeline.events[0].what, Happened::Prepared);
+        assert_eq!(timeline.events[1].at.as_ms(), NOW.as_ms() - 5);
+        assert!(!timeline.older_missing);
+    }
+    assert_eq!(store.timeline(PhysicalOffset(origins[0].0 + 1)).unwrap(), None);
+}
+
+#[test]
+fn a_timeline_ends_with_the_newest_events_when_there_are_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let origin = prepare(&store, 1)[0];
+    let mut batch = Batch::default();
+    for number in 0..300 {
+        batch.push(Operation::Asked(vec![ask(origin, number)]));
+    }
+    store.append(NOW, &mut batch).unwrap();
+    let timeline = store.timeline(origin).unwrap().unwrap();
+    assert!(timeline.older_missing);
+    // the prepare is known all the same
+    assert_eq!(timeline.events.len(), TIMELINE_EVENTS_MAX + 1);
+    assert!(matches!(timeline.events[1].what, Happened::Asked { asks: 45, .. }));
+    assert!(matches!(timeline.events[256].what, Happened::Asked { asks: 300, .. }));
 }
 
 #[test]

@@ -151,6 +151,37 @@ fn a_transaction_is_shown_from_its_prepare_to_its_end_also_after_a_restart() {
 }
 
 #[test]
+fn a_timeline_tells_who_was_asked_and_who_decided_why_also_after_a_restart() {
+    let mut broker = parking_broker();
+    let mut producer = Producer::connect(broker.address(), "PG_timeline");
+    let mut operator = Operator::connect(&broker);
+    let half = parked(&broker, &mut producer, &mut operator);
+    let origin = half.log_offset.to_string();
+    assert_eq!(operator.wire.call(RESUME, &[("origin", &origin)], b"").code, SUCCESS);
+    assert_eq!(operator.decide(&half, "ROLLED_BACK", "true").1, "DECIDED");
+    for _ in 0..2 {
+        let shown = operator.show(&half);
+        let events = shown["events"].as_array().expect("a timeline").clone();
+        let what: Vec<_> = events.iter().map(|event| event["what"].as_str().unwrap()).collect();
+        assert_eq!(what, ["PREPARED", "ASKED", "PARKED", "RESUMED", "ROLLED_BACK"]);
+        let at: Vec<_> = events.iter().map(|event| event["atMs"].as_u64().unwrap()).collect();
+        assert!(at.is_sorted(), "{at:?}");
+        let (asked, parked, ended) = (&events[1], &events[2], &events[4]);
+        assert!(asked["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{asked}");
+        assert_eq!((&asked["asks"], &asked["answered"]), (&1.into(), &true.into()));
+        assert_eq!((&parked["reason"], &parked["asks"]), (&"CHECK_MAX".into(), &1.into()));
+        assert_eq!((&ended["source"], &ended["reason"]), (&"OPERATOR".into(), &"ticket 7".into()));
+        assert_eq!((&ended["messages"], &ended["queueOffset"]), (&1.into(), &Value::Null));
+        for acted in [&events[3], ended] {
+            assert!(acted["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{acted}");
+        }
+        assert!(shown["olderEventsMissing"].is_null());
+        broker.restart();
+        operator = Operator::connect(&broker);
+    }
+}
+
+#[test]
 fn a_parked_transaction_is_decided_by_a_person_and_the_first_decision_stands() {
     for (outcome, other, expected) in
         [("COMMITTED", "ROLLED_BACK", vec!["parked"]), ("ROLLED_BACK", "COMMITTED", vec![])]

@@ -22,8 +22,8 @@ pub fn asks(data_dir: &Path, origin: u64) -> u32 {
     let frames = frames(data_dir);
     let asks = frames.iter().flat_map(|frame| &frame.records).filter(|record| record.kind == ASKS);
     let counts =
-        asks.flat_map(|record| record.payload[4..].chunks_exact(12)).filter(|row| u64_at(row, 0) == origin);
-    counts.map(|row| u32_at(row, 8)).max().unwrap_or(0)
+        asks.flat_map(|record| record.payload[4..].chunks_exact(44)).filter(|row| u64_at(row, 0) == origin);
+    counts.map(|row| u32_at(row, 16)).max().unwrap_or(0)
 }
 
 /// One frame of the log.

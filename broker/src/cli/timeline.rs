@@ -2,7 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use mezzo_client::admin::{DecisionSource, TransactionInfo, TransactionOutcome, TransactionState};
+use mezzo_client::admin::{
+    DecisionSource, TransactionEvent, TransactionEventKind, TransactionInfo, TransactionOutcome,
+    TransactionState,
+};
 
 /// What is known about it, several lines without a trailing line feed.
 pub(super) fn text(transaction: &TransactionInfo, broker: &str) -> String {
@@ -32,45 +35,73 @@ fn place(transaction: &TransactionInfo) -> Option<String> {
 /// One line each, in order of time.
 fn events(transaction: &TransactionInfo) -> Vec<String> {
     let mut events = Vec::new();
-    if let Some(at) = transaction.prepared_at_ms {
-        events.push(format!("{}  prepared: stored, invisible", time(at)));
+    if transaction.older_events_missing {
+        events.push(format!("{:24}  older events are no longer in the log", ""));
     }
-    if let (Some(asks), Some(at)) = (transaction.asks.filter(|asks| *asks > 0), transaction.asked_at_ms) {
-        let times = match asks {
-            1 => "once".to_owned(),
-            2 => "twice".to_owned(),
-            more => format!("{more} times"),
-        };
-        events.push(format!("{}  its group was asked {times}, without a decision", time(at)));
+    for event in &transaction.events {
+        events.push(format!("{}  {}", time(event.at_ms), happened(event)));
     }
     match transaction.state {
         TransactionState::Prepared => {
             events.push(format!("{:24}  waits for its producer; is asked about on a timer", "now"));
         }
         TransactionState::InDoubt => events.push(format!(
-            "{:24}  parked: `mezzo tx commit`, `rollback` or `resume`; its producer's END counts too",
+            "{:24}  in doubt: `mezzo tx commit`, `rollback` or `resume`; its producer's END counts too",
             "now"
         )),
         TransactionState::Committed | TransactionState::RolledBack => {}
     }
     if let Some(decision) = &transaction.decision {
-        let done = match decision.outcome {
-            TransactionOutcome::Committed => "committed",
-            TransactionOutcome::RolledBack => "rolled back",
-        };
-        let by = by(decision.source);
-        events.push(format!("{}  {done} by {by}", time(decision.decided_at_ms)));
-        match (decision.outcome, decision.queue_offset) {
+        events.push(match (decision.outcome, decision.queue_offset) {
             (TransactionOutcome::Committed, Some(offset)) => {
-                events.push(format!("{:24}  visible at offset {offset} of its queue", ""));
+                format!("{:24}  visible at offset {offset} of its queue", "")
             }
-            (TransactionOutcome::Committed, None) => {
-                events.push(format!("{:24}  visible when its delay is over", ""));
-            }
-            (TransactionOutcome::RolledBack, _) => events.push(format!("{:24}  never visible", "")),
-        }
+            (TransactionOutcome::Committed, None) => format!("{:24}  visible when its delay is over", ""),
+            (TransactionOutcome::RolledBack, _) => format!("{:24}  never visible", ""),
+        });
     }
     events
+}
+
+fn happened(event: &TransactionEvent) -> String {
+    let asks = event.asks.unwrap_or(0);
+    let peer = |before: &str| event.peer.as_ref().map_or_else(String::new, |peer| format!("{before}{peer}"));
+    let done = |done: &str| {
+        let messages = match event.messages {
+            Some(count) if count > 1 => format!(", {count} messages,"),
+            _ => String::new(),
+        };
+        let by = event.source.map_or("", by);
+        let why = event.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("{done}{messages} by {by}{}{why}", peer(" at "))
+    };
+    match event.what {
+        TransactionEventKind::Prepared => "prepared: stored, invisible".to_owned(),
+        TransactionEventKind::Asked => {
+            let answer = if event.answered == Some(true) { "answered UNKNOWN" } else { "no answer" };
+            format!("asked for the {} time{}: {answer}", ordinal(asks), peer(", "))
+        }
+        TransactionEventKind::Parked => {
+            let why = match event.reason.as_deref() {
+                Some("MAX_AGE") => "too old",
+                _ => "asked often enough",
+            };
+            format!("parked: {why} ({asks} asks)")
+        }
+        TransactionEventKind::Resumed => format!("resumed{}: asked again, from zero", peer(" by ")),
+        TransactionEventKind::Committed => done("committed"),
+        TransactionEventKind::RolledBack => done("rolled back"),
+    }
+}
+
+fn ordinal(number: u32) -> String {
+    let ending = match (number % 10, number % 100) {
+        (1, n) if n != 11 => "st",
+        (2, n) if n != 12 => "nd",
+        (3, n) if n != 13 => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
 }
 
 const fn by(source: DecisionSource) -> &'static str {
@@ -112,6 +143,16 @@ mod tests {
             asks: Some(3),
             asked_at_ms: Some(1_700_000_060_000),
             decision: None,
+            events: vec![
+                TransactionEvent::new(TransactionEventKind::Prepared, 1_700_000_000_000),
+                TransactionEvent {
+                    asks: Some(3),
+                    peer: Some("10.0.0.1:7".to_owned()),
+                    answered: Some(true),
+                    ..TransactionEvent::new(TransactionEventKind::Asked, 1_700_000_060_000)
+                },
+            ],
+            older_events_missing: false,
         }
     }
 
@@ -122,7 +163,7 @@ mod tests {
             "275 on b:1: IN_DOUBT",
             "orders, queue 2",
             "2023-11-14T22:13:20.000Z  prepared",
-            "2023-11-14T22:14:20.000Z  its group was asked 3 times",
+            "2023-11-14T22:14:20.000Z  asked for the 3rd time, 10.0.0.1:7: answered UNKNOWN",
             "`mezzo tx commit`",
         ] {
             assert!(shown.contains(part), "{part} in\n{shown}");
@@ -141,10 +182,24 @@ mod tests {
             state: TransactionState::Committed,
             asks: None,
             decision: Some(decision),
+            events: vec![TransactionEvent {
+                peer: Some("10.0.0.2:9".to_owned()),
+                reason: Some("ticket 7".to_owned()),
+                source: Some(DecisionSource::Operator),
+                messages: Some(2),
+                ..TransactionEvent::new(TransactionEventKind::Committed, u64::MAX)
+            }],
+            older_events_missing: true,
             ..parked()
         };
         let shown = text(&decided, "b:1");
-        assert!(shown.contains("committed by an operator") && shown.contains("offset 5"), "{shown}");
+        for part in [
+            "older events are no longer in the log",
+            "committed, 2 messages, by an operator at 10.0.0.2:9: ticket 7",
+            "offset 5",
+        ] {
+            assert!(shown.contains(part), "{part} in\n{shown}");
+        }
         assert!(!shown.contains("mezzo tx"), "{shown}");
     }
 }

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -25,7 +26,7 @@ use mezzo_protocol::{
     },
     time::Timestamp,
 };
-use mezzo_storage::{Batch, DueCheck, Operation, ParkReason, StorageError};
+use mezzo_storage::{AskAnswer, Batch, CountedAsk, DueCheck, Operation, ParkReason, StorageError};
 
 use super::{
     Services,
@@ -58,6 +59,8 @@ struct State {
     machine: CheckBack<ChannelId>,
     /// The members that the machine knows.
     channels: HashMap<ChannelId, Arc<dyn ClientChannel>>,
+    /// Addresses of those who answered or left since the effects were last carried out.
+    addresses: HashMap<ChannelId, SocketAddr>,
 }
 
 /// One ask on its way to a producer.
@@ -96,7 +99,7 @@ impl TransactionService {
         // the rate's bucket fills by the time since this, at most to its brim
         let machine = CheckBack::new(bounds, Timestamp::from_ms(0));
         Self {
-            state: Mutex::new(State { machine, channels: HashMap::new() }),
+            state: Mutex::new(State { machine, channels: HashMap::new(), addresses: HashMap::new() }),
             alarm: Alarm::default(),
             timeout_ms: ms(config.transaction.timeout),
             numbers: AtomicU32::new(0),
@@ -108,9 +111,20 @@ impl TransactionService {
         self.alarm.set(now.saturating_add_ms(immunity_ms.unwrap_or(self.timeout_ms)));
     }
 
-    /// An END came that answers an ask: with an outcome, or UNKNOWN.
-    pub(crate) fn answered(&self, now: Timestamp, origin: PhysicalOffset, unknown: bool) {
-        self.lock().machine.handle_answered(now, origin, unknown);
+    /// An END came from `channel` that answers an ask: with an outcome, or UNKNOWN.
+    pub(crate) fn answered(
+        &self,
+        now: Timestamp,
+        origin: PhysicalOffset,
+        channel: &dyn ClientChannel,
+        unknown: bool,
+    ) {
+        let mut state = self.lock();
+        if unknown {
+            state.addresses.insert(channel.id(), channel.remote());
+        }
+        state.machine.handle_answered(now, origin, channel.id(), unknown);
+        drop(state);
         // an answer makes room for the next ask
         self.alarm.ring();
     }
@@ -191,7 +205,7 @@ pub(crate) fn look(services: &Services, now: Timestamp) -> Result<Option<Timesta
 #[derive(Default)]
 struct Records {
     batch: Batch,
-    counted: Vec<PhysicalOffset>,
+    counted: Vec<CountedAsk>,
 }
 
 impl Records {
@@ -229,6 +243,7 @@ impl State {
             self.channels.iter().filter(|(_, channel)| !channel.is_open()).map(|(id, _)| *id).collect();
         for id in closed {
             if let Some(channel) = self.channels.remove(&id) {
+                self.addresses.insert(id, channel.remote());
                 self.machine.handle_closed(now, id, channel.heard_after());
             }
         }
@@ -260,7 +275,15 @@ impl State {
                     Some(channel) => asks.push(Ask { origin, connection, channel: Arc::clone(channel) }),
                     None => self.machine.handle_closed(now, connection, 0),
                 },
-                Effect::Count(origin) => records.counted.push(origin),
+                Effect::Count { origin, connection, answered, asked_at } => {
+                    let channel = self.channels.get(&connection).map(|channel| channel.remote());
+                    records.counted.push(CountedAsk {
+                        origin,
+                        peer: channel.or_else(|| self.addresses.get(&connection).copied()),
+                        answer: if answered { AskAnswer::Unknown } else { AskAnswer::Silence },
+                        waited_ms: u32::try_from(now.saturating_since_ms(asked_at)).unwrap_or(u32::MAX),
+                    });
+                }
                 Effect::Reschedule(origin, at) => services.store.reschedule(origin, at),
                 Effect::Park(origin, Exhausted::Asked) => {
                     records.batch.push(Operation::Park { origin, reason: ParkReason::CheckMax });
@@ -270,6 +293,7 @@ impl State {
                 }
             }
         }
+        self.addresses.clear();
         asks
     }
 }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_storage::{
     Batch, EndTarget, EndTransaction, OpenDetails, OpenFilter, OpenState, Operation, OperationResult,
-    Outcome, Refusal, Source, StorageError, TransactionRecord,
+    Outcome, Refusal, Source, StorageError, Timeline, TransactionRecord,
 };
 
 use super::{Services, append::AppendError};
@@ -85,9 +85,13 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     services: &Arc<Services>,
     origin: PhysicalOffset,
-) -> Result<TransactionRecord, AdminError> {
+) -> Result<(TransactionRecord, Timeline), AdminError> {
     let reading = Arc::clone(services);
-    let found = tokio::task::spawn_blocking(move || reading.store.transaction_record(origin));
+    let found = tokio::task::spawn_blocking(move || {
+        let record = reading.store.transaction_record(origin)?;
+        // decided in between: the timeline says more than the record, never less
+        Ok::<_, StorageError>(record.zip(reading.store.timeline(origin)?))
+    });
     let found = found.await.map_err(|_| AdminError::Stopping)??;
     durable(services).await?;
     found.ok_or(AdminError::NotFound(origin))
@@ -128,12 +132,16 @@ pub(crate) async fn decide(services: &Arc<Services>, verdict: Verdict) -> Result
 ///
 /// # Errors
 /// [`AdminError`].
-pub(crate) async fn resume(services: &Arc<Services>, origin: PhysicalOffset) -> Result<bool, AdminError> {
-    match append(services, Operation::Resume { origin }).await? {
+pub(crate) async fn resume(
+    services: &Arc<Services>,
+    origin: PhysicalOffset,
+    by: SocketAddr,
+) -> Result<bool, AdminError> {
+    match append(services, Operation::Resume { origin, by: Some(by) }).await? {
         Some(OperationResult::Refused(refusal)) if is_unknown(refusal) => Ok(false),
         Some(OperationResult::Refused(refusal)) => Err(AdminError::Refused(refusal)),
         _ => {
-            tracing::info!(origin = origin.0, "an operator has a parked transaction asked about again");
+            tracing::info!(origin = origin.0, %by, "an operator has a parked transaction asked about again");
             services.transactions.expect(services.now(), Some(0));
             Ok(true)
         }

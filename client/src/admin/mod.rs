@@ -7,5 +7,6 @@ mod transactions;
 pub use transactions::{Admin, Decided, TransactionFilter};
 
 pub use mezzo_protocol::remoting::body::transaction::{
-    DecisionInfo, DecisionSource, TransactionInfo, TransactionOutcome, TransactionPage, TransactionState,
+    DecisionInfo, DecisionSource, TransactionEvent, TransactionEventKind, TransactionInfo,
+    TransactionOutcome, TransactionPage, TransactionState,
 };

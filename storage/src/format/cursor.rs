@@ -1,5 +1,7 @@
 //! A checked reader over stored bytes and its counterpart for strings: the only place where formats slice.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use super::FormatError;
 
 /// Reads little-endian fields front to back; every read is checked.
@@ -57,6 +59,14 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| FormatError::Utf8 { what })
     }
 
+    /// What [`put_peer`] wrote.
+    pub(crate) fn peer(&mut self) -> Result<Option<SocketAddr>, FormatError> {
+        let host = Ipv6Addr::from(self.array::<16>()?);
+        let port = self.u16()?;
+        let known = !host.is_unspecified() || port != 0;
+        Ok(known.then(|| SocketAddr::new(IpAddr::V6(host).to_canonical(), port)))
+    }
+
     /// All bytes that are left.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
@@ -91,6 +101,17 @@ pub(crate) fn put_string(out: &mut Vec<u8>, text: &str) {
     let announced = u16::try_from(len).unwrap_or(u16::MAX);
     out.extend_from_slice(&announced.to_le_bytes());
     out.extend_from_slice(&text.as_bytes()[..len]);
+}
+
+/// Appends an address: IPv6, or IPv4 mapped into it, 16 bytes big-endian, and the port; zeros if none is known.
+pub(crate) fn put_peer(out: &mut Vec<u8>, peer: Option<SocketAddr>) {
+    let host = match peer.map(|peer| peer.ip()) {
+        Some(IpAddr::V4(host)) => host.to_ipv6_mapped(),
+        Some(IpAddr::V6(host)) => host,
+        None => Ipv6Addr::UNSPECIFIED,
+    };
+    out.extend_from_slice(&host.octets());
+    out.extend_from_slice(&peer.map_or(0, |peer| peer.port()).to_le_bytes());
 }
 
 /// Appends the pairs of an attribute table: count u16, then key and value strings.

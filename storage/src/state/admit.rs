@@ -6,16 +6,18 @@
 mod end;
 mod many;
 
+use std::net::SocketAddr;
+
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 use super::leader_clock::LeaderClock;
 use super::ledger::{At, Facts, Ledger};
 use super::publish::Publisher;
 use super::topics::TopicConfig;
-use crate::batch::{MessageToAppend, Operation, RECORD_OVERHEAD_MAX, Visibility};
+use crate::batch::{CountedAsk, MessageToAppend, Operation, RECORD_OVERHEAD_MAX, Visibility};
 use crate::format::record::{
-    AskedCount, Asks, LogSeed, MessagePrefix, OffsetEntry, Offsets, ParkReason, Parked, RECORD_HEADER_BYTES,
-    RecordHead, RecordKind, Resumed, Tick,
+    ASK_ROW_BYTES, AskedCount, Asks, LogSeed, MessagePrefix, OffsetEntry, Offsets, ParkReason, Parked,
+    RECORD_HEADER_BYTES, RecordHead, RecordKind, Resumed, Tick,
 };
 use crate::log::Writer;
 use crate::results::{OperationResult, Refusal};
@@ -79,7 +81,7 @@ pub(crate) fn bytes_max(operation: &Operation) -> usize {
     let strings = match operation {
         Operation::Send(send) => send.0.payload.len(),
         Operation::End(end) => end.reason.as_ref().map_or(0, String::len),
-        Operation::Asked(origins) => origins.len() * 12,
+        Operation::Asked(asks) => asks.len() * ASK_ROW_BYTES,
         Operation::Offsets { group, entries } => {
             group.as_str().len() + entries.iter().map(|(topic, ..)| topic.as_str().len() + 14).sum::<usize>()
         }
@@ -112,9 +114,9 @@ impl Ledger {
         let result = match operation {
             Operation::Send(send) => self.send(&send.0, arena, open_messages_max, sink, publisher),
             Operation::End(end) => return self.end(end, sink, publisher),
-            Operation::Asked(origins) => self.record_asks(origins, sink),
+            Operation::Asked(asks) => self.record_asks(asks, sink),
             Operation::Park { origin, reason } => self.park(*origin, *reason, sink),
-            Operation::Resume { origin } => self.resume(*origin, sink),
+            Operation::Resume { origin, by } => self.resume(*origin, *by, sink),
             Operation::Tick(at) => self.admit_tick(sink.clock.of_wall(*at).as_ms(), sink, publisher),
             Operation::Offsets { group, entries } => self.log_offsets(group, entries, sink),
             Operation::PutTopic(config) => self.admit_topic(config, sink, publisher),
@@ -229,10 +231,19 @@ impl Ledger {
         OperationResult::Done
     }
 
-    fn record_asks(&mut self, origins: &[PhysicalOffset], sink: &mut Sink<'_>) -> OperationResult {
-        let counted =
-            |o: &PhysicalOffset| Some(AskedCount { origin: o.0, asks: self.open.get(o.0)?.asks + 1 });
-        let rows: Vec<AskedCount> = origins.iter().filter_map(counted).collect();
+    fn record_asks(&mut self, asks: &[CountedAsk], sink: &mut Sink<'_>) -> OperationResult {
+        let counted = |ask: &CountedAsk| {
+            let row = self.open.get(ask.origin.0)?;
+            Some(AskedCount {
+                origin: row.origin,
+                previous_event: row.last_event,
+                asks: row.asks.saturating_add(1),
+                waited_ms: ask.waited_ms,
+                peer: ask.peer,
+                answer: ask.answer,
+            })
+        };
+        let rows: Vec<AskedCount> = asks.iter().filter_map(counted).collect();
         if rows.is_empty() {
             return OperationResult::Done;
         }
@@ -249,17 +260,23 @@ impl Ledger {
         let Some(row) = self.open.get(origin.0).filter(|r| !r.in_doubt) else {
             return OperationResult::Refused(Refusal::Unknown);
         };
-        Parked { origin: origin.0, reason, asks: row.asks }.encode(sink.scratch);
-        sink.push_scratch(RecordKind::Parked, 0);
-        self.parked(origin.0);
+        let (asks, previous_event) = (row.asks, row.last_event);
+        Parked { origin: origin.0, reason, asks, previous_event }.encode(sink.scratch);
+        let at = sink.push_scratch(RecordKind::Parked, 0);
+        self.parked(at, origin.0);
         OperationResult::Done
     }
 
-    fn resume(&mut self, origin: PhysicalOffset, sink: &mut Sink<'_>) -> OperationResult {
-        if self.open.get(origin.0).is_none_or(|r| !r.in_doubt) {
+    fn resume(
+        &mut self,
+        origin: PhysicalOffset,
+        by: Option<SocketAddr>,
+        sink: &mut Sink<'_>,
+    ) -> OperationResult {
+        let Some(row) = self.open.get(origin.0).filter(|r| r.in_doubt) else {
             return OperationResult::Refused(Refusal::Unknown);
-        }
-        Resumed { origin: origin.0 }.encode(sink.scratch);
+        };
+        Resumed { origin: origin.0, previous_event: row.last_event, by }.encode(sink.scratch);
         let at = sink.push_scratch(RecordKind::Resumed, 0);
         self.resumed(at, origin.0);
         OperationResult::Done

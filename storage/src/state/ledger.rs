@@ -135,7 +135,7 @@ impl Ledger {
                     self.asked(at, row.origin, row.asks);
                 }
             }
-            RecordKind::Parked => self.parked(Parked::decode(flags, payload).map_err(bad)?.origin),
+            RecordKind::Parked => self.parked(at, Parked::decode(flags, payload).map_err(bad)?.origin),
             RecordKind::Resumed => self.resumed(at, Resumed::decode(flags, payload).map_err(bad)?.origin),
             RecordKind::Carried => self.carried(at, &Carried::decode(flags, payload).map_err(bad)?),
             RecordKind::Offsets => {
@@ -258,6 +258,7 @@ impl Ledger {
             key_hash: half.key_hash,
             prepared_at_ms: at.time_ms,
             touched_at_ms: at.time_ms,
+            last_event: 0,
             asks: 0,
             immunity_ms: half.immunity_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX)),
             in_doubt: false,
@@ -416,11 +417,15 @@ impl Ledger {
         self.open.update(origin, |row| {
             row.asks = asks;
             row.touched_at_ms = at.time_ms;
+            row.last_event = at.position;
         });
     }
 
-    pub(crate) fn parked(&mut self, origin: u64) {
-        self.open.update(origin, |row| row.in_doubt = true);
+    pub(crate) fn parked(&mut self, at: At, origin: u64) {
+        self.open.update(origin, |row| {
+            row.in_doubt = true;
+            row.last_event = at.position;
+        });
         self.open.disarm(origin);
     }
 
@@ -429,6 +434,7 @@ impl Ledger {
             row.in_doubt = false;
             row.asks = 0;
             row.been_due = false;
+            row.last_event = at.position;
             row.touched_at_ms = at.time_ms;
         });
         self.open.reschedule(origin, at.time_ms);

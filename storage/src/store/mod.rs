@@ -21,6 +21,7 @@ mod open;
 mod operators;
 mod read;
 mod sync;
+mod timeline;
 mod transactions;
 mod view;
 
@@ -48,6 +49,7 @@ use background::Signal;
 pub use open::OpenReport;
 pub use operators::{OpenDetails, OpenFilter, TransactionRecord};
 pub use read::{PositionRead, StoredMessage};
+pub use timeline::{Event, Happened, TIMELINE_EVENTS_MAX, Timeline};
 use view::View;
 
 /// Is told what happens inside the store. Called without the append lock; must not block and must not call back into

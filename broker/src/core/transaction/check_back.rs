@@ -81,8 +81,17 @@ pub(crate) enum Effect<C> {
         /// Whom.
         connection: C,
     },
-    /// Record that the transaction was asked once more.
-    Count(PhysicalOffset),
+    /// Record that the transaction was asked about once more.
+    Count {
+        /// Which transaction.
+        origin: PhysicalOffset,
+        /// Who answered, or who was asked and did not.
+        connection: C,
+        /// An answer came: UNKNOWN.
+        answered: bool,
+        /// When it was asked.
+        asked_at: Timestamp,
+    },
     /// The transaction is due again at this time, whatever time was set before.
     Reschedule(PhysicalOffset, Timestamp),
     /// Record that asking has ended.
@@ -96,14 +105,21 @@ struct Asked<C> {
     connection: C,
     /// What must have been heard from the connection for the ask to count; `None` while it is not known to be sent.
     mark: Option<u64>,
+    /// When.
+    at: Timestamp,
     /// It is given up at this time: the transaction would have been due again before, were it still to be asked about.
     until: Timestamp,
 }
 
-impl<C> Asked<C> {
+impl<C: Copy> Asked<C> {
     /// Whether the ask counts without an answer: its connection was heard after the ask was written to it.
     fn counts(&self, heard: u64) -> bool {
         self.mark.is_some_and(|mark| heard >= mark)
+    }
+
+    /// It counts, though nobody answered it.
+    fn count(&self, origin: PhysicalOffset) -> Effect<C> {
+        Effect::Count { origin, connection: self.connection, answered: false, asked_at: self.at }
     }
 }
 
@@ -150,7 +166,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
                 if asked.counts(self.members.heard_from(asked.connection)) {
                     asked_before = false;
                     asks = asks.saturating_add(1);
-                    self.effects.push_back(Effect::Count(origin));
+                    self.effects.push_back(asked.count(origin));
                 }
             }
             let later = now.saturating_add_ms(next_ask_after_ms(self.bounds.check_interval_ms, asks));
@@ -224,7 +240,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             }
             if asked.counts(heard) {
                 // its later time is set already
-                self.effects.push_back(Effect::Count(origin));
+                self.effects.push_back(asked.count(origin));
             } else {
                 self.enqueue(origin, asked.waiting);
             }
@@ -252,10 +268,20 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
         self.enqueue(origin, asked.waiting);
     }
 
-    /// An END came for this transaction: with an outcome, or UNKNOWN.
-    pub(crate) fn handle_answered(&mut self, now: Timestamp, origin: PhysicalOffset, unknown: bool) {
+    /// `connection` sent an END for this transaction: with an outcome, or UNKNOWN.
+    pub(crate) fn handle_answered(
+        &mut self,
+        now: Timestamp,
+        origin: PhysicalOffset,
+        connection: C,
+        unknown: bool,
+    ) {
+        let mut asked_at = now;
         let answered = match self.take_asked(origin) {
-            Some(asked) => Some(asked.waiting),
+            Some(asked) => {
+                asked_at = asked.at;
+                Some(asked.waiting)
+            }
             // a late answer, while the transaction waits to be asked again
             None if !unknown || self.waiting.get(origin).is_some_and(|waiting| waiting.asked) => {
                 self.waiting.leave(origin)
@@ -267,7 +293,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             && !waiting.doubtful
         {
             let after = next_ask_after_ms(self.bounds.check_interval_ms, waiting.asks.saturating_add(1));
-            self.effects.push_back(Effect::Count(origin));
+            self.effects.push_back(Effect::Count { origin, connection, answered: true, asked_at });
             self.effects.push_back(Effect::Reschedule(origin, now.saturating_add_ms(after)));
         }
         self.ask_waiting(now);
@@ -376,7 +402,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             }
             self.members.ask(connection, origin);
             self.asked_until.insert((until, origin));
-            self.asked.insert(origin, Asked { waiting, connection, mark: None, until });
+            self.asked.insert(origin, Asked { waiting, connection, mark: None, at: now, until });
         }
     }
 

@@ -52,7 +52,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         }
     };
     let source = if header.from_transaction_check {
-        turn.services.transactions.answered(turn.now, origin, false);
+        turn.services.transactions.answered(turn.now, origin, &**turn.channel, false);
         Source::CheckBack
     } else {
         Source::Producer
@@ -88,7 +88,7 @@ fn unknown(
         Some(open) if open.producer_group != *group => refused(Refusal::WrongGroup),
         Some(open) => {
             if header.from_transaction_check {
-                turn.services.transactions.answered(turn.now, origin, true);
+                turn.services.transactions.answered(turn.now, origin, &**turn.channel, true);
             }
             let state = match open.state {
                 OpenState::Prepared => "PREPARED",

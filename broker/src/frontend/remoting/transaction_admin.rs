@@ -10,7 +10,7 @@
 //! | resumed, but decided before | 604 ILLEGAL_OPERATION | |
 //! | nobody knows the transaction | 22 QUERY_NOT_FOUND | |
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use mezzo_protocol::{
     error::DecodeError,
@@ -19,8 +19,8 @@ use mezzo_protocol::{
     message::{properties, record::MessageView},
     remoting::{
         body::transaction::{
-            DecideResult, DecisionInfo, DecisionSource, TransactionInfo, TransactionOutcome, TransactionPage,
-            TransactionState,
+            DecideResult, DecisionInfo, DecisionSource, TransactionEvent, TransactionEventKind,
+            TransactionInfo, TransactionOutcome, TransactionPage, TransactionState,
         },
         command::RemotingCommand,
         header::transaction_admin::{
@@ -32,7 +32,8 @@ use mezzo_protocol::{
     time::Timestamp,
 };
 use mezzo_storage::{
-    Decision, OpenDetails, OpenFilter, OpenState, Outcome, Source, TransactionRecord, key_hash,
+    AskAnswer, Decision, Event, Happened, OpenDetails, OpenFilter, OpenState, Outcome, ParkReason, Source,
+    TransactionRecord, key_hash,
 };
 
 use super::{
@@ -76,8 +77,11 @@ pub(crate) fn show(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = ShowTransactionHeader::decode(&request.header.ext)?;
     let origin = origin("origin", header.origin)?;
     later(turn, request, move |services| async move {
-        let record = transaction_admin::show(&services, origin).await?;
-        Ok(response::ok().with_body(info(origin, &record).encode()))
+        let (record, timeline) = transaction_admin::show(&services, origin).await?;
+        let mut info = info(origin, &record);
+        info.events = timeline.events.iter().map(event).collect();
+        info.older_events_missing = timeline.older_missing;
+        Ok(response::ok().with_body(info.encode()))
     })
 }
 
@@ -100,7 +104,7 @@ pub(crate) fn decide(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     };
     later(turn, request, move |services| async move {
         let judged = transaction_admin::decide(&services, verdict).await?;
-        let stands = info(origin, &transaction_admin::show(&services, origin).await?);
+        let stands = info(origin, &transaction_admin::show(&services, origin).await?.0);
         Ok(verdict_reply(judged, &stands))
     })
 }
@@ -120,12 +124,13 @@ pub(crate) fn resume_check(turn: &mut Turn<'_>, request: &Request<'_>) -> Handle
 }
 
 fn resume_origin(turn: &mut Turn<'_>, request: &Request<'_>, origin: PhysicalOffset) -> Handled {
+    let by = turn.channel.remote();
     later(turn, request, move |services| async move {
-        if transaction_admin::resume(&services, origin).await? {
+        if transaction_admin::resume(&services, origin, by).await? {
             return Ok(response::ok());
         }
         // not parked: being asked about is what was wanted
-        match transaction_admin::show(&services, origin).await?.decision {
+        match transaction_admin::show(&services, origin).await?.0.decision {
             None => Ok(response::ok()),
             Some(decision) => {
                 let remark = format!("nothing to resume: {}", stands(&decision_info(&decision)));
@@ -203,6 +208,8 @@ fn open_info(open: &OpenDetails) -> TransactionInfo {
         asks: Some(transaction.asks),
         asked_at_ms: open.asked_at.map(Timestamp::as_ms),
         decision: None,
+        events: Vec::new(),
+        older_events_missing: false,
     }
 }
 
@@ -227,6 +234,8 @@ fn info(origin: PhysicalOffset, record: &TransactionRecord) -> TransactionInfo {
             asks: None,
             asked_at_ms: None,
             decision: None,
+            events: Vec::new(),
+            older_events_missing: false,
         },
         open_info,
     );
@@ -250,15 +259,56 @@ fn decision_info(decision: &Decision) -> DecisionInfo {
             Outcome::Committed => TransactionOutcome::Committed,
             Outcome::RolledBack => TransactionOutcome::RolledBack,
         },
-        source: match decision.source {
-            Source::Producer => DecisionSource::Producer,
-            Source::CheckBack => DecisionSource::CheckBack,
-            Source::Operator => DecisionSource::Operator,
-            Source::Policy => DecisionSource::Policy,
-            Source::Fenced => DecisionSource::Fenced,
-        },
+        source: source(decision.source),
         decided_at_ms: decision.decided_at.as_ms(),
         queue_offset: decision.queue_offset.map(|offset| offset.0),
+    }
+}
+
+const fn source(source: Source) -> DecisionSource {
+    match source {
+        Source::Producer => DecisionSource::Producer,
+        Source::CheckBack => DecisionSource::CheckBack,
+        Source::Operator => DecisionSource::Operator,
+        Source::Policy => DecisionSource::Policy,
+        Source::Fenced => DecisionSource::Fenced,
+    }
+}
+
+fn event(event: &Event) -> TransactionEvent {
+    let new = |what| TransactionEvent::new(what, event.at.as_ms());
+    let peer = |peer: &Option<SocketAddr>| peer.map(|peer| peer.to_string());
+    match &event.what {
+        Happened::Prepared => new(TransactionEventKind::Prepared),
+        Happened::Asked { asks, peer: asked, answer } => TransactionEvent {
+            asks: Some(*asks),
+            peer: peer(asked),
+            answered: Some(*answer == AskAnswer::Unknown),
+            ..new(TransactionEventKind::Asked)
+        },
+        Happened::Parked { reason, asks } => {
+            let reason = match reason {
+                ParkReason::CheckMax => "CHECK_MAX",
+                ParkReason::MaxAge => "MAX_AGE",
+            };
+            let reason = Some(reason.to_owned());
+            TransactionEvent { asks: Some(*asks), reason, ..new(TransactionEventKind::Parked) }
+        }
+        Happened::Resumed { by } => TransactionEvent { peer: peer(by), ..new(TransactionEventKind::Resumed) },
+        Happened::Decided { outcome, source: word, decider, reason, count, queue_offset } => {
+            let what = match outcome {
+                Outcome::Committed => TransactionEventKind::Committed,
+                Outcome::RolledBack => TransactionEventKind::RolledBack,
+            };
+            TransactionEvent {
+                peer: peer(decider),
+                reason: reason.clone(),
+                source: Some(source(*word)),
+                messages: Some(*count),
+                queue_offset: queue_offset.map(|offset| offset.0),
+                ..new(what)
+            }
+        }
     }
 }
 

@@ -89,6 +89,73 @@ named! {
     }
 }
 
+named! {
+    /// What happened to a transaction.
+    TransactionEventKind {
+        /// Its (first) message was stored, invisible.
+        Prepared = "PREPARED",
+        /// Its producer group was asked about it, and the ask counted.
+        Asked = "ASKED",
+        /// It became IN_DOUBT.
+        Parked = "PARKED",
+        /// It became PREPARED again.
+        Resumed = "RESUMED",
+        /// It was committed.
+        Committed = "COMMITTED",
+        /// It was rolled back.
+        RolledBack = "ROLLED_BACK",
+    }
+}
+
+/// One thing that happened to a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransactionEvent {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What.
+    pub what: TransactionEventKind,
+    /// Address and port of who was asked, who resumed, who decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// ASKED: the number of this ask. PARKED: asks counted until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<u32>,
+    /// ASKED: whether an answer came; it was UNKNOWN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<bool>,
+    /// PARKED: CHECK_MAX or MAX_AGE. A decision: what the operator said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A decision: on whose word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<DecisionSource>,
+    /// A decision: how many messages it was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u16>,
+    /// A decision: where the first message became visible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_offset: Option<u64>,
+}
+
+impl TransactionEvent {
+    /// An event of which no more is known than when it was.
+    #[must_use]
+    pub const fn new(what: TransactionEventKind, at_ms: u64) -> Self {
+        Self {
+            at_ms,
+            what,
+            peer: None,
+            asks: None,
+            answered: None,
+            reason: None,
+            source: None,
+            messages: None,
+            queue_offset: None,
+        }
+    }
+}
+
 /// A recorded decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -145,6 +212,12 @@ pub struct TransactionInfo {
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionInfo>,
+    /// What happened to it, oldest first, at most the newest 256; not in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<TransactionEvent>,
+    /// There were older events, which the log no longer holds, or which are too many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub older_events_missing: bool,
 }
 
 impl TransactionInfo {
@@ -215,6 +288,8 @@ mod tests {
                     decided_at_ms: 9,
                     queue_offset: None,
                 }),
+                events: vec![TransactionEvent::new(TransactionEventKind::Prepared, 5)],
+                older_events_missing: false,
             }],
             next: Some(7),
         };
@@ -222,7 +297,7 @@ mod tests {
             String::from_utf8(page.encode()).unwrap(),
             concat!(
                 r#"{"transactions":[{"origin":7,"state":"ROLLED_BACK","group":"g","preparedAtMs":5,"#,
-                r#""decision":{"outcome":"ROLLED_BACK","source":"CHECK_BACK","decidedAtMs":9}}],"next":7}"#
+                r#""decision":{"outcome":"ROLLED_BACK","source":"CHECK_BACK","decidedAtMs":9},"events":[{"atMs":5,"what":"PREPARED"}]}],"next":7}"#
             )
         );
         assert_eq!(TransactionPage::decode(&page.encode()).unwrap(), page);

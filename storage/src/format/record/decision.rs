@@ -4,7 +4,7 @@
 //!  0        8         9        10      12          16     18         20
 //!  | origin | outcome | source | count | decider v4 | port | reserved |
 //!    u64      u8        u8       u16     4 bytes, BE   u16    u16
-//!  then, by flags:  | decider v6, 16 bytes (V6) | reason string (REASON) | offsets (OFFSETS) |
+//!  then, by flags:  | previous event u64 (EVENT) | decider v6, 16 bytes (V6) | reason string (REASON) | offsets (OFFSETS) |
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,6 +16,7 @@ use crate::format::cursor::{Cursor, put_string};
 const REASON: u16 = 1;
 const OFFSETS: u16 = 2;
 const V6: u16 = 4;
+const EVENT: u16 = 8;
 
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +94,8 @@ pub struct Decision<'a> {
     pub count: u16,
     /// The peer that decided, if known.
     pub decider: Option<SocketAddr>,
+    /// Position of the record of what happened to the transaction before; 0 if that was its prepare.
+    pub previous_event: u64,
     /// Why, in words.
     pub reason: Option<&'a str>,
     /// Consumer offsets that move together with the decision.
@@ -106,6 +109,7 @@ impl<'a> Decision<'a> {
         (if self.reason.is_some() { REASON } else { 0 })
             | (if self.offsets.is_some() { OFFSETS } else { 0 })
             | (if matches!(self.decider, Some(SocketAddr::V6(_))) { V6 } else { 0 })
+            | (if self.previous_event == 0 { 0 } else { EVENT })
     }
 
     /// Appends the payload.
@@ -121,6 +125,9 @@ impl<'a> Decision<'a> {
         out.extend_from_slice(&v4.octets());
         out.extend_from_slice(&port.to_le_bytes());
         out.extend_from_slice(&[0; 2]);
+        if self.previous_event != 0 {
+            out.extend_from_slice(&self.previous_event.to_le_bytes());
+        }
         if let Some(v6) = v6 {
             out.extend_from_slice(&v6.octets());
         }
@@ -142,6 +149,7 @@ impl<'a> Decision<'a> {
         let v4 = Ipv4Addr::from(cursor.array::<4>()?);
         let port = cursor.u16()?;
         cursor.u16()?;
+        let previous_event = if flags & EVENT == 0 { 0 } else { cursor.u64()? };
         let decider = if flags & V6 != 0 {
             Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(cursor.array::<16>()?)), port))
         } else if v4.is_unspecified() && port == 0 {
@@ -152,7 +160,7 @@ impl<'a> Decision<'a> {
         let reason = if flags & REASON == 0 { None } else { Some(cursor.string("reason")?) };
         let offsets = if flags & OFFSETS == 0 { None } else { Some(Offsets::read(&mut cursor)?) };
         cursor.finish()?;
-        Ok(Self { origin, outcome, source, count, decider, reason, offsets })
+        Ok(Self { origin, outcome, source, count, decider, previous_event, reason, offsets })
     }
 }
 
@@ -170,6 +178,7 @@ mod tests {
             source: Source::CheckBack,
             count: 1,
             decider: Some("10.1.2.3:258".parse().unwrap()),
+            previous_event: 0,
             reason: None,
             offsets: None,
         }
@@ -185,15 +194,18 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_a_plain_decision() {
-        check(&decision(), 0, &[2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 10, 1, 2, 3, 2, 1, 0, 0]);
+        let golden = [2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 10, 1, 2, 3, 2, 1, 0, 0];
+        check(&decision(), 0, &golden);
         let nobody = Decision { decider: None, ..decision() };
-        check(&nobody, 0, &[2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let golden = [2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        check(&nobody, 0, &golden);
     }
 
     #[test]
     fn golden_bytes_of_a_decision_with_everything() {
         let full = Decision {
             decider: Some("[::1]:258".parse().unwrap()),
+            previous_event: 7,
             reason: Some("by hand"),
             offsets: Some(Offsets {
                 group: "g",
@@ -202,15 +214,16 @@ mod tests {
             ..decision()
         };
         let mut golden = vec![2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0, 2, 1, 0, 0];
+        golden.extend_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0]);
         golden.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         golden.extend_from_slice(b"\x07\0by hand");
         golden.extend_from_slice(b"\x01\0g\x01\0\0\0\x01\0t\x01\0\0\0\x02\0\0\0\0\0\0\0");
-        check(&full, 7, &golden);
+        check(&full, 15, &golden);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_never_panic(flags in 0u16..8, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn any_bytes_never_panic(flags in 0u16..16, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Decision::decode(flags, &bytes);
         }
     }

@@ -21,7 +21,8 @@ mod start;
 mod tick;
 mod topic;
 
-pub use asks::{AskedCount, Asks};
+pub(crate) use asks::ASK_ROW_BYTES;
+pub use asks::{AskAnswer, AskedCount, Asks};
 pub use carried::{Carried, CarriedTiming};
 pub use decision::{Decision, Outcome, Source};
 pub use group::Group;

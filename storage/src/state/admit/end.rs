@@ -38,6 +38,7 @@ impl Ledger {
             source: end.source,
             count: self.messages_of(origin),
             decider: end.decider,
+            previous_event: row.last_event,
             reason: end.reason.as_deref(),
             offsets: None,
         };

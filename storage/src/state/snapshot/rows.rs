@@ -1,8 +1,8 @@
 //! Rows of open transactions and due messages. Each section begins with the names of `names.rs`.
 //!
 //! ```text
-//! open, 76 bytes: origin u64, location u64, key hash u64, prepared_at_ms u64, touched_at_ms u64, delay_ms u64,
-//!                 size u32, tag hash i32, asks u32, immunity_ms u32, queue u32, group u32,
+//! open, 84 bytes: origin u64, location u64, key hash u64, prepared_at_ms u64, touched_at_ms u64, delay_ms u64,
+//!                 last event u64, size u32, tag hash i32, asks u32, immunity_ms u32, queue u32, group u32,
 //!                 flags u8 (1 in doubt, 2 delayed), reserved 3 bytes
 //! due, 36 bytes:  due_ms u64, position u64, location u64, size u32, tag hash i32, queue u32
 //! ```
@@ -20,12 +20,19 @@ const DELAYED: u8 = 2;
 
 pub(super) fn encode_open(ledger: &Ledger, out: &mut Vec<u8>) {
     let mut numbering = Numbering::default();
-    let mut rows = Vec::with_capacity(ledger.open.len() * 76);
+    let mut rows = Vec::with_capacity(ledger.open.len() * 84);
     for row in ledger.open.iter() {
         let Some(group) = ledger.open.groups().name(row.group) else { continue };
         let delay_ms = ledger.delays.get(&row.origin).copied().unwrap_or(0);
-        let words = [row.origin, row.location, row.key_hash, row.prepared_at_ms, row.touched_at_ms, delay_ms];
-        for word in words {
+        for word in [
+            row.origin,
+            row.location,
+            row.key_hash,
+            row.prepared_at_ms,
+            row.touched_at_ms,
+            delay_ms,
+            row.last_event,
+        ] {
             rows.extend_from_slice(&word.to_le_bytes());
         }
         rows.extend_from_slice(&row.size.to_le_bytes());
@@ -50,7 +57,7 @@ pub(super) fn restore_open(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), Stor
     while !cursor.is_empty() {
         let mut word = || cursor.u64().map_err(&bad);
         let (origin, location, key_hash) = (word()?, word()?, word()?);
-        let (prepared_at_ms, touched_at_ms, delay_ms) = (word()?, word()?, word()?);
+        let (prepared_at_ms, touched_at_ms, delay_ms, last_event) = (word()?, word()?, word()?, word()?);
         let size = cursor.u32().map_err(&bad)?;
         let tag_hash = cursor.i32().map_err(&bad)?;
         let mut half = || cursor.u32().map_err(&bad);
@@ -73,6 +80,7 @@ pub(super) fn restore_open(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), Stor
             key_hash,
             prepared_at_ms,
             touched_at_ms,
+            last_event,
             asks,
             immunity_ms,
             in_doubt: flags & IN_DOUBT != 0,

@@ -39,6 +39,8 @@ pub(crate) struct OpenRow {
     pub(crate) prepared_at_ms: u64,
     /// Last time it was asked, in leader time; the prepare before that.
     pub(crate) touched_at_ms: u64,
+    /// Position of the newest record about it (asks, parked, resumed); 0 while there is none.
+    pub(crate) last_event: u64,
     /// Asks counted.
     pub(crate) asks: u32,
     /// Zero when the message asks for no immunity time of its own.
@@ -329,6 +331,7 @@ mod tests {
             key_hash: 0,
             prepared_at_ms: at_ms,
             touched_at_ms: at_ms,
+            last_event: 0,
             asks: 0,
             immunity_ms: 0,
             in_doubt: false,

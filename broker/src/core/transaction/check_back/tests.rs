@@ -67,8 +67,8 @@ fn apply(machine: &mut CheckBack<u64>, event: &Event) {
         Heard(connection, frames) => machine.handle_heard(connection, frames),
         Sent(origin, mark) => machine.handle_sent(PhysicalOffset(origin), mark),
         Unsent(now, origin) => machine.handle_unsent(ms(now), PhysicalOffset(origin)),
-        Unknown(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), true),
-        Decided(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), false),
+        Unknown(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), 7, true),
+        Decided(now, origin) => machine.handle_answered(ms(now), PhysicalOffset(origin), 7, false),
         Gone(now, origin) => machine.handle_gone(ms(now), PhysicalOffset(origin)),
         Time(now) => machine.handle_timeout(ms(now)),
     }
@@ -83,7 +83,7 @@ fn check_with(bounds: Bounds, events: &[Event], expected: &[&str]) -> CheckBack<
         while let Some(effect) = machine.poll_effect() {
             effects.push(match effect {
                 Effect::Ask { origin, connection } => format!("{origin} asked at c{connection}"),
-                Effect::Count(origin) => format!("{origin} counts"),
+                Effect::Count { origin, .. } => format!("{origin} counts"),
                 Effect::Reschedule(origin, at) => format!("{origin} at {}", at.as_ms()),
                 Effect::Park(origin, reason) => format!("{origin} parked {reason:?}"),
             });
@@ -412,4 +412,28 @@ fn an_ask_that_nobody_answers_frees_its_place_even_if_the_transaction_was_decide
     );
     // the third was not due again either: it was decided while it waited
     assert_eq!(machine.sizes(), (0, 0));
+}
+
+#[test]
+fn what_counts_says_who_was_asked_when_and_whether_there_was_an_answer() {
+    let mut machine = CheckBack::new(BOUNDS, ms(0));
+    let events = [
+        Joined(0, "g", 7),
+        DueNow(100, &[(1, "g", 0), (2, "g", 0)]),
+        Sent(1, 1),
+        Sent(2, 2),
+        Unknown(150, 1),
+        Heard(7, 2),
+        DueNow(1_100, &[(2, "g", 0)]),
+    ];
+    let mut counted = Vec::new();
+    for event in &events {
+        apply(&mut machine, event);
+        while let Some(effect) = machine.poll_effect() {
+            if let Effect::Count { origin, connection, answered, asked_at } = effect {
+                counted.push((origin.0, connection, answered, asked_at.as_ms()));
+            }
+        }
+    }
+    assert_eq!(counted, [(1, 7, true, 100), (2, 7, false, 100)]);
 }
