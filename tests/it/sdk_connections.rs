@@ -66,7 +66,7 @@ fn keep_sending(producer: Producer, stop: Arc<AtomicBool>) -> JoinHandle<Vec<(St
 }
 
 async fn two_brokers() -> (TestBroker, TestBroker, NameServer) {
-    let (a, b) = (TestBroker::start(&["server.name=a"]), TestBroker::start(&["server.name=b"]));
+    let (a, b) = (TestBroker::start(&["broker.name=a"]), TestBroker::start(&["broker.name=b"]));
     let name_server = NameServer::start([("a", a.address()), ("b", b.address())]).await;
     (a, b, name_server)
 }
