@@ -24,6 +24,10 @@ pub(crate) struct RouteCachePolicy {
 /// register again every 30 s, and name servers hold a silent broker's registration for 120 s.
 const TRUST_MS: u64 = 120_000;
 
+/// After a question a suspicion does not lead to another one for so long, in milliseconds: a broker that is gone makes
+/// thousands of sends fail at one time, and the name servers need to hear of it once.
+const SUSPICION_PAUSE_MS: u64 = 100;
+
 /// What the cache knows about a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lookup {
@@ -42,6 +46,8 @@ struct Entry {
     used: Timestamp,
     /// When a name server last said it.
     confirmed: Timestamp,
+    /// When a name server was last asked.
+    asked: Timestamp,
     /// Something in it failed since it was confirmed.
     suspected: bool,
 }
@@ -75,6 +81,7 @@ impl RouteCache {
             let changed = *entry.route != *route;
             entry.due = due;
             entry.confirmed = now;
+            entry.asked = now;
             entry.suspected = false;
             entry.route = route;
             return changed;
@@ -86,14 +93,17 @@ impl RouteCache {
                 self.entries.remove(&unused);
             }
         }
-        self.entries.insert(topic.clone(), Entry { route, due, used: now, confirmed: now, suspected: false });
+        self.entries.insert(
+            topic.clone(),
+            Entry { route, due, used: now, confirmed: now, asked: now, suspected: false },
+        );
         true
     }
 
-    /// Something in the route failed: ask again at its next use.
+    /// Something in the route failed: ask again at its next use, unless somebody asked a moment ago.
     pub(crate) fn suspect(&mut self, topic: &str) {
         if let Some(entry) = self.entries.get_mut(topic) {
-            entry.due = Timestamp::ZERO;
+            entry.due = entry.due.min(entry.asked.saturating_add_ms(SUSPICION_PAUSE_MS));
             entry.suspected = true;
         }
     }
@@ -107,6 +117,7 @@ impl RouteCache {
     pub(crate) fn keep(&mut self, topic: &str, now: Timestamp, retry_ms: u64) {
         if let Some(entry) = self.entries.get_mut(topic) {
             entry.due = now.saturating_add_ms(retry_ms);
+            entry.asked = now;
         }
     }
 
@@ -195,10 +206,11 @@ mod tests {
         cache.put(&topic("t"), Arc::clone(&held), at(5));
         assert!(!cache.is_suspected("t"));
         cache.suspect("t");
-        assert_eq!(cache.lookup("t", at(6)), Lookup::Stale(Arc::clone(&held)));
-        cache.keep("t", at(6), 1_000);
+        assert_eq!(cache.lookup("t", at(104)), Lookup::Fresh(Arc::clone(&held)), "it was asked for at 5");
+        assert_eq!(cache.lookup("t", at(105)), Lookup::Stale(Arc::clone(&held)));
+        cache.keep("t", at(105), 1_000);
         assert!(cache.is_suspected("t"), "until somebody confirms it");
-        cache.put(&topic("t"), held, at(7));
+        cache.put(&topic("t"), held, at(107));
         assert!(!cache.is_suspected("t"));
     }
 

@@ -72,6 +72,16 @@ pub(crate) struct Inbound {
     pub(crate) frame: Frame,
 }
 
+/// Closes a connection when one of its tasks ends, however it ends: code of the application that is called there (a
+/// transport's stream, metrics) may panic, and nobody must wait for a task that is gone.
+struct Ending(Arc<Connection>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.close("a task of the connection ended");
+    }
+}
+
 /// An open (or just closed) connection. Shared with its two tasks, which end when it is closed.
 pub(crate) struct Connection {
     address: Arc<str>,
@@ -363,6 +373,7 @@ impl Connection {
     }
 
     async fn write_all(self: Arc<Self>, mut writer: impl AsyncWrite + Unpin) {
+        let _ending = Ending(Arc::clone(&self));
         let limit = Duration::from_millis(self.config.write_timeout_ms);
         let mut chunk = BytesMut::new();
         loop {
@@ -392,6 +403,7 @@ impl Connection {
     }
 
     async fn read_all(self: Arc<Self>, mut reader: impl AsyncRead + Unpin, inbound: mpsc::Sender<Inbound>) {
+        let _ending = Ending(Arc::clone(&self));
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let reason = loop {
             match self.split_all(&mut buffer, &inbound) {

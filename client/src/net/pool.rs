@@ -121,10 +121,18 @@ impl Pool {
             }
         };
         let span = tracing::debug_span!("connect", %address);
-        let making = Arc::clone(&self.maker).make(endpoint, attempts).instrument(span);
+        let making = Arc::clone(&self.maker).make(Arc::clone(&endpoint), attempts).instrument(span);
         match tokio::time::timeout_at(deadline.at(), tokio::spawn(making)).await {
             Ok(Ok(made)) => made,
-            Ok(Err(_cut_off)) => Err(RequestError::ShutDown),
+            Ok(Err(ended)) if ended.is_panic() => {
+                let error = unreachable("the transport or the metrics panicked");
+                // Without this the next attempt would follow at once.
+                if let Ok(mut attempts) = endpoint.attempts.try_lock() {
+                    attempts.failed(address, &error);
+                }
+                Err(error)
+            }
+            Ok(Err(_runtime_ends)) => Err(RequestError::ShutDown),
             Err(_) => Err(unreachable(&format!("not connected within {} ms", deadline.waited_ms()))),
         }
     }

@@ -122,3 +122,24 @@ async fn a_topic_that_nobody_knows_is_an_error_in_time() {
     assert!(matches!(error, mezzo_client::SendError::Route(mezzo_client::Error::NoRoute { .. })), "{error}");
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
+
+#[tokio::test]
+async fn a_thousand_failing_sends_do_not_flood_the_name_server() {
+    let name_server = knows_orders().await;
+    let nobody = dead().await.parse().unwrap();
+    name_server.shared.lock().advertised = Some(nobody);
+    let client = name_server.client().await;
+    let producer = client.producer("sellers").send_timeout_ms(1_000).start().await.unwrap();
+    let sends: Vec<_> = (0..1_000)
+        .map(|_| {
+            let producer = producer.clone();
+            tokio::spawn(async move { producer.send(Message::new("orders", "x").unwrap()).await })
+        })
+        .collect();
+    for send in sends {
+        let error = send.await.unwrap().unwrap_err();
+        assert!(!error.is_outcome_unknown(), "{error}");
+    }
+    let asked = name_server.all(ROUTE).len();
+    assert!((2..=40).contains(&asked), "{asked} questions in about a second");
+}

@@ -186,6 +186,27 @@ async fn one_attempt_serves_all_who_wait_and_outlives_who_gives_up() {
 }
 
 #[tokio::test]
+async fn a_transport_that_panics_is_an_address_that_cannot_be_reached() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let transport = {
+        let attempts = Arc::clone(&attempts);
+        move |_address: String| {
+            let attempts = Arc::clone(&attempts);
+            async move {
+                attempts.fetch_add(1, Ordering::SeqCst);
+                panic!("in the transport")
+            }
+        }
+    };
+    let client = Client::builder("nobody:1").config(settings()).transport(transport).build().await.unwrap();
+    let producer = client.producer("sellers").send_timeout_ms(300).start().await.unwrap();
+    let error = producer.send(Message::new("orders", "x").unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    let made = attempts.load(Ordering::SeqCst);
+    assert!((1..=30).contains(&made), "{made} attempts in 300 ms");
+}
+
+#[tokio::test]
 async fn a_transport_that_never_ends_is_given_up_and_retried_with_growing_pauses() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let transport = {
