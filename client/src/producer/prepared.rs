@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mezzo_protocol::remoting::header::end_transaction::Resolution;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 
 use super::end_transaction::{EndAnswer, EndFields, end};
 use super::outcome::{Outcome, TransactionError, TransactionIds, UnknownReason};
@@ -131,7 +132,11 @@ impl Prepared {
         let broker = &self.ids.queue.broker_name;
         let sender = &self.inner.sender;
         let repeatable = &self.inner.repeatable_ends;
-        let answer = end(sender, broker, &self.address, &self.fields, decision, repeatable, deadline).await;
+        let span = tracing::debug_span!(
+            "end_transaction", group = %sender.group, broker = &**broker, key = %self.ids.unique_key, ?decision
+        );
+        let ending = end(sender, broker, &self.address, &self.fields, decision, repeatable, deadline);
+        let answer = ending.instrument(span).await;
         let ids = (*self.ids).clone();
         match answer {
             EndAnswer::Confirmed => {

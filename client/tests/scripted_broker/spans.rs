@@ -1,15 +1,16 @@
 //! Spans and log lines as a subscriber sees them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use mezzo_client::config::BackoffPolicy;
 use mezzo_client::{Client, LocalOutcome, Message, ReceivedMessage, Verdict};
 use tokio::sync::mpsc;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, registry};
@@ -41,16 +42,23 @@ struct Memory {
     events: Vec<(Level, Fields)>,
 }
 
-/// Collects what the client says at debug level.
-#[derive(Clone, Default)]
+thread_local! {
+    /// Where this thread's spans and events go: a test's runtime runs everything on the test's thread.
+    static COLLECTED_HERE: RefCell<Option<Arc<Mutex<Memory>>>> = const { RefCell::new(None) };
+}
+
+/// What the client said at debug level on one thread.
 struct Collector(Arc<Mutex<Memory>>);
 
 impl Collector {
-    /// Collects on this thread, on which the test's runtime runs everything.
-    fn install() -> (Self, DefaultGuard) {
-        let collector = Self::default();
-        let guard = tracing::subscriber::set_default(registry().with(collector.clone()));
-        (collector, guard)
+    /// Collects on this thread from now on.
+    fn install() -> Self {
+        // One subscriber for all threads: what is asked for by a thread without one is switched off for all others too.
+        static GLOBAL: Once = Once::new();
+        GLOBAL.call_once(|| tracing::subscriber::set_global_default(registry().with(PerThread)).unwrap());
+        let memory = Arc::new(Mutex::new(Memory::default()));
+        COLLECTED_HERE.set(Some(Arc::clone(&memory)));
+        Self(memory)
     }
 
     /// The fields of all spans with this name.
@@ -67,33 +75,58 @@ impl Collector {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Collector {
+impl Drop for Collector {
+    fn drop(&mut self) {
+        COLLECTED_HERE.set(None);
+    }
+}
+
+/// Hands everything to the collector of its thread.
+struct PerThread;
+
+/// Does something with the memory of this thread, if it has one.
+fn here(what: impl FnOnce(&mut Memory)) {
+    COLLECTED_HERE.with_borrow(|memory| {
+        if let Some(memory) = memory {
+            what(&mut memory.lock().unwrap());
+        }
+    });
+}
+
+impl<S: Subscriber> Layer<S> for PerThread {
+    fn register_callsite(&self, _metadata: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
-        metadata.target().starts_with("mezzo_client") && *metadata.level() <= Level::DEBUG
+        metadata.target().starts_with("mezzo_client")
+            && *metadata.level() <= Level::DEBUG
+            && COLLECTED_HERE.with_borrow(Option::is_some)
     }
 
     fn on_new_span(&self, span: &Attributes<'_>, id: &Id, _context: Context<'_, S>) {
         let mut collected = Collected::default();
         span.record(&mut collected);
-        let mut memory = self.0.lock().unwrap();
-        let place = memory.spans.len();
-        memory.live.insert(id.into_u64(), place);
-        memory.spans.push((span.metadata().name(), collected.0));
+        here(|memory| {
+            memory.live.insert(id.into_u64(), memory.spans.len());
+            memory.spans.push((span.metadata().name(), collected.0));
+        });
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, _context: Context<'_, S>) {
         let mut collected = Collected::default();
         values.record(&mut collected);
-        let mut memory = self.0.lock().unwrap();
-        if let Some(place) = memory.live.get(&id.into_u64()).copied() {
-            memory.spans[place].1.extend(collected.0);
-        }
+        here(|memory| {
+            if let Some(place) = memory.live.get(&id.into_u64()).copied() {
+                memory.spans[place].1.extend(collected.0);
+            }
+        });
     }
 
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut collected = Collected::default();
         event.record(&mut collected);
-        self.0.lock().unwrap().events.push((*event.metadata().level(), collected.0));
+        here(|memory| memory.events.push((*event.metadata().level(), collected.0)));
     }
 }
 
@@ -113,7 +146,7 @@ fn has(fields: &Fields, expected: &[(&str, &str)]) -> bool {
 
 #[tokio::test]
 async fn sends_transactions_handlers_and_connects_have_spans_that_say_whom_they_concern() {
-    let (collector, _guard) = Collector::install();
+    let collector = Collector::install();
     let broker = broker().await;
     let client = broker.client().await;
     let producer = client.producer("sellers").start().await.unwrap();
@@ -150,6 +183,9 @@ async fn sends_transactions_handlers_and_connects_have_spans_that_say_whom_they_
     let prepares = collector.spans("prepare");
     assert!(prepares.len() == 1 && has(&prepares[0], &expected), "{prepares:?}");
     assert!(has(&collector.spans("local_transaction")[0], &[("group", "payments")]));
+    let expected = [("group", "payments"), ("broker", "fake"), ("decision", "Commit")];
+    let ends = collector.spans("end_transaction");
+    assert!(ends.len() == 1 && has(&ends[0], &expected), "{ends:?}");
     let expected =
         [("topic", "orders"), ("group", "readers"), ("broker", "fake"), ("queue", "1"), ("offset", "0")];
     let handles = collector.spans("handle");
@@ -162,7 +198,7 @@ async fn a_pipelined_call_has_one_span_however_many_messages_it_sends() {
     let client = broker.client().await;
     let producer = client.producer("sellers").start().await.unwrap();
     producer.send(order()).await.unwrap();
-    let (collector, _guard) = Collector::install();
+    let collector = Collector::install();
     let sent = producer.send_all(std::iter::repeat_with(order).take(1_000)).await;
     assert!(sent.iter().all(Result::is_ok));
     let spans = collector.spans("send_all");
@@ -173,7 +209,7 @@ async fn a_pipelined_call_has_one_span_however_many_messages_it_sends() {
 #[tokio::test]
 async fn a_broker_that_stays_away_is_warned_of_seldom_and_its_return_is_told_once() {
     let mut broker = broker().await;
-    let (collector, _guard) = Collector::install();
+    let collector = Collector::install();
     let mut config = settings();
     (config.reconnect, config.heartbeat_interval_ms) = (BackoffPolicy::new(1, 2), 5);
     let client = Client::builder(broker.address()).config(config).build().await.unwrap();
