@@ -17,6 +17,17 @@ pub(super) enum Lock {
     Missing,
 }
 
+impl Lock {
+    /// Whether nobody else may have the queue.
+    pub(super) fn counts(self, now: Instant) -> bool {
+        match self {
+            Self::NotNeeded => true,
+            Self::Until(until) => until > now,
+            Self::Missing => false,
+        }
+    }
+}
+
 /// One queue's messages that no worker may have yet.
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -43,17 +54,15 @@ impl Backlog {
         self.ready()
     }
 
-    /// A worker has `taken`. Returns it unless it must wait after all.
+    /// A worker has `taken`. Returns it unless it must wait after all: then in the order of offsets, which is the one in
+    /// which messages are handed out again.
     pub(super) fn admit(&mut self, taken: Taken) -> Option<Taken> {
         if !self.paused {
             return Some(taken);
         }
-        if self.ordered {
-            self.busy = false;
-            self.waiting.push_front(taken);
-        } else {
-            self.waiting.push_back(taken);
-        }
+        self.busy = false;
+        let place = self.waiting.partition_point(|other| other.offset < taken.offset);
+        self.waiting.insert(place, taken);
         None
     }
 
@@ -104,7 +113,7 @@ pub(super) mod tests {
     use super::*;
     use bytes::Bytes;
     use mezzo_protocol::ids::{QueueId, QueueOffset};
-    use mezzo_protocol::message::record::{MessageParts, MessageView, encode};
+    use mezzo_protocol::message::record::{MessageParts, encode};
     use mezzo_protocol::message::sys_flag::SysFlag;
     use mezzo_protocol::time::Timestamp;
 
@@ -125,8 +134,7 @@ pub(super) mod tests {
         let mut bytes = Vec::new();
         encode(&parts, &mut bytes).unwrap();
         let bytes = Bytes::from(bytes);
-        let view = MessageView::parse(&bytes).unwrap();
-        let one = |offset: &u64| Taken { offset: QueueOffset(*offset), ..Taken::new(&bytes, &view, 0) };
+        let one = |offset: &u64| Taken::new(bytes.clone(), QueueOffset(*offset), 0);
         offsets.iter().map(one).collect()
     }
 
@@ -156,8 +164,11 @@ pub(super) mod tests {
         assert_eq!(offsets(&backlog.advance()), [1]);
 
         let mut free = Backlog::new(false, Lock::NotNeeded, true);
-        assert!(free.offer(taken(&[0, 1])).is_empty());
-        assert_eq!(offsets(&free.pause(false)), [0, 1]);
-        assert_eq!(offsets(&free.offer(taken(&[2]))), [2]);
+        assert!(free.offer(taken(&[2, 3])).is_empty());
+        for early in taken(&[1, 0]) {
+            assert!(free.admit(early).is_none());
+        }
+        assert_eq!(offsets(&free.pause(false)), [0, 1, 2, 3]);
+        assert_eq!(offsets(&free.offer(taken(&[4]))), [4]);
     }
 }

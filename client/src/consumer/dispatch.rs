@@ -212,16 +212,26 @@ fn settle_broadcast(member: &Arc<GroupMember>, job: Job, judgement: Judgement) {
     member.done(job);
 }
 
-/// Puts the job back after a while, unless its queue is taken away meanwhile.
+/// Puts the job back after a while, unless its queue is moved or taken away meanwhile: then it does not stand in the way
+/// of what comes next.
 fn retry_here(member: Arc<GroupMember>, mut job: Job, wait_ms: u64) {
     tokio::spawn(async move {
-        tokio::select! {
-            () = job.held.dropped.cancelled() => member.pass(&job.held),
-            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {
-                job.taken.repeats = job.taken.repeats.saturating_add(1);
-                member.jobs.push([job]);
+        let held = Arc::clone(&job.held);
+        let mut waited = pin!(tokio::time::sleep(Duration::from_millis(wait_ms)));
+        loop {
+            let mut moved = pin!(held.moved.notified());
+            moved.as_mut().enable();
+            if !job.counts() {
+                return member.pass(&held);
+            }
+            tokio::select! {
+                () = held.dropped.cancelled() => {}
+                () = moved => {}
+                () = &mut waited => break,
             }
         }
+        job.taken.repeats = job.taken.repeats.saturating_add(1);
+        member.jobs.push([job]);
     });
 }
 

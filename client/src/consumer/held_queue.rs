@@ -22,6 +22,8 @@ struct State {
     backlog: Backlog,
     /// The lowest unfinished offset when it was last looked at, and since when it is that.
     lowest: Option<(QueueOffset, Instant)>,
+    /// Verdicts no longer count: another member goes on from the offset that is committed now.
+    frozen: bool,
 }
 
 /// A queue between the rebalance that assigned it and the one that takes it away.
@@ -31,8 +33,11 @@ pub(super) struct HeldQueue {
     limits: PrefetchLimits,
     state: Mutex<State>,
     room: Notify,
-    /// Notified when the application moved the queue: a pull under way asks for the wrong messages.
+    /// Notified when the queue continues elsewhere: a pull under way asks for the wrong messages, and what waits for its
+    /// next attempt waits in vain.
     pub(super) moved: Notify,
+    /// Held while an offset is on its way to the broker, so that an older one never arrives after a newer one.
+    pub(super) committing: tokio::sync::Mutex<()>,
     /// Notified when no message of an ordered queue is at a worker any more.
     idle: Notify,
     /// Cancelled when the queue was taken away or the consumer stops.
@@ -64,9 +69,10 @@ impl HeldQueue {
         Self {
             queue,
             limits,
-            state: Mutex::new(State { process: None, committed: None, backlog, lowest: None }),
+            state: Mutex::new(State { process: None, committed: None, backlog, lowest: None, frozen: false }),
             room: Notify::const_new(),
             moved: Notify::const_new(),
+            committing: tokio::sync::Mutex::const_new(()),
             idle: Notify::const_new(),
             dropped,
             ended: CancellationToken::new(),
@@ -106,19 +112,23 @@ impl HeldQueue {
 
     /// The queue continues elsewhere: what was taken in before no longer counts.
     pub(super) fn reset(&self, next: QueueOffset) {
+        self.reset_locked(&mut self.lock(), next);
+    }
+
+    /// The same, if the queue has not been moved since `epoch`: what the application said last stands.
+    pub(super) fn reset_in(&self, epoch: u64, next: QueueOffset) {
         let mut state = self.lock();
+        if self.epoch() == epoch {
+            self.reset_locked(&mut state, next);
+        }
+    }
+
+    fn reset_locked(&self, state: &mut State, next: QueueOffset) {
         self.epoch.fetch_add(1, Ordering::Relaxed);
         state.process.get_or_insert_with(|| ProcessQueue::new(next)).reset(next);
         state.backlog.clear();
-        drop(state);
         self.room.notify_one();
-    }
-
-    /// The same, if the queue has not been moved since `epoch`.
-    pub(super) fn reset_in(&self, epoch: u64, next: QueueOffset) {
-        if self.epoch() == epoch {
-            self.reset(next);
-        }
+        self.moved.notify_waiters();
     }
 
     /// Keeps the queue's messages from handlers and stops its pulls, or lets them go on. Returns what is due then.
@@ -143,12 +153,6 @@ impl HeldQueue {
         before
     }
 
-    /// The application wants the queue to continue elsewhere.
-    pub(super) fn seek(&self, next: QueueOffset) {
-        self.reset(next);
-        self.moved.notify_waiters();
-    }
-
     /// The epoch of what is taken in now.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
@@ -157,7 +161,7 @@ impl HeldQueue {
     /// Messages that were taken in during `epoch` need no more work.
     pub(super) fn finish(&self, offsets: &[QueueOffset], epoch: u64) {
         let mut state = self.lock();
-        if epoch != self.epoch() {
+        if state.frozen || epoch != self.epoch() {
             return;
         }
         let Some(process) = state.process.as_mut() else { return };
@@ -191,13 +195,19 @@ impl HeldQueue {
     pub(super) fn uncommitted(&self) -> Option<QueueOffset> {
         let state = self.lock();
         let offset = state.process.as_ref()?.commit_offset();
-        let mine = state.backlog.lock != Lock::Missing;
+        // Once the lock is over, another member may have it, and may have come further.
+        let mine = state.backlog.lock.counts(Instant::now());
         (mine && state.committed != Some(offset)).then_some(offset)
     }
 
     /// The broker has `offset`.
     pub(super) fn committed(&self, offset: QueueOffset) {
         self.lock().committed = Some(offset);
+    }
+
+    /// The offset stays where it is, whatever handlers say that still run.
+    pub(super) fn freeze(&self) {
+        self.lock().frozen = true;
     }
 
     /// Messages without a verdict.
@@ -324,9 +334,43 @@ mod tests {
     fn what_was_pulled_before_the_application_moved_the_queue_is_not_taken_in() {
         let held = held(10);
         held.begin(QueueOffset(0), true);
-        held.seek(QueueOffset(7));
+        held.reset(QueueOffset(7));
         assert_eq!(held.take_in(0, QueueOffset(2), taken(&[0, 1])).1, 0);
         assert_eq!((held.unfinished(), held.uncommitted()), (0, Some(QueueOffset(7))));
+    }
+
+    #[test]
+    fn a_broker_that_moves_the_queue_does_not_undo_what_the_application_said_meanwhile() {
+        let held = held(10);
+        held.begin(QueueOffset(0), true);
+        held.reset(QueueOffset(7));
+        held.reset_in(0, QueueOffset(3));
+        assert_eq!(held.position(), Some(QueueOffset(7)));
+        held.reset_in(1, QueueOffset(3));
+        assert_eq!(held.position(), Some(QueueOffset(3)));
+    }
+
+    #[test]
+    fn a_verdict_after_the_queue_was_taken_away_moves_no_offset() {
+        let held = held(10);
+        held.begin(QueueOffset(0), true);
+        pull(&held, 0..2);
+        held.finish(&[QueueOffset(0)], 0);
+        held.freeze();
+        held.finish(&[QueueOffset(1)], 0);
+        assert_eq!(held.uncommitted(), Some(QueueOffset(1)), "its next holder begins here");
+    }
+
+    #[test]
+    fn nothing_is_committed_once_the_lock_is_over() {
+        let held = held(10);
+        held.begin(QueueOffset(0), true);
+        pull(&held, 0..1);
+        held.finish(&[QueueOffset(0)], 0);
+        held.set_lock(Lock::Until(Instant::now() + std::time::Duration::from_secs(30)));
+        assert_eq!(held.uncommitted(), Some(QueueOffset(1)));
+        held.set_lock(Lock::Until(Instant::now()));
+        assert_eq!(held.uncommitted(), None, "another member may have come further");
     }
 
     #[test]

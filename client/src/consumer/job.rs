@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use mezzo_protocol::ids::QueueOffset;
 use mezzo_protocol::message::record::MessageView;
 
@@ -19,14 +19,42 @@ pub(super) struct Taken {
     pub(super) epoch: u64,
     /// How often it was handled here before, without the broker's help.
     pub(super) repeats: u32,
-    /// The record, inside the reply that brought it.
+    /// The record, in a piece of memory that it shares with a few of its neighbours.
     pub(super) record: Bytes,
 }
 
+/// Records are copied out of the reply that brought them, into pieces of about this size, in bytes. A reply lies in a
+/// buffer of 64 KiB or more, which a single message that waits would keep in memory as a whole.
+const PIECE_BYTES: usize = 4 << 10;
+
 impl Taken {
-    /// The message that `view` shows, a part of `reply`.
-    pub(super) fn new(reply: &Bytes, view: &MessageView<'_>, epoch: u64) -> Self {
-        Self { offset: view.queue_offset(), epoch, repeats: 0, record: reply.slice_ref(view.bytes()) }
+    /// The message whose record this is.
+    pub(super) const fn new(record: Bytes, offset: QueueOffset, epoch: u64) -> Self {
+        Self { offset, epoch, repeats: 0, record }
+    }
+
+    /// Copies of these messages.
+    pub(super) fn copies(mut views: &[MessageView<'_>], epoch: u64) -> Vec<Self> {
+        let mut taken = Vec::with_capacity(views.len());
+        while !views.is_empty() {
+            let (mut bytes, mut count) = (0, 0);
+            for view in views {
+                if count > 0 && bytes + view.bytes().len() > PIECE_BYTES {
+                    break;
+                }
+                bytes += view.bytes().len();
+                count += 1;
+            }
+            let (together, rest) = views.split_at(count);
+            let mut piece = BytesMut::with_capacity(bytes);
+            together.iter().for_each(|view| piece.extend_from_slice(view.bytes()));
+            let mut piece = piece.freeze();
+            for view in together {
+                taken.push(Self::new(piece.split_to(view.bytes().len()), view.queue_offset(), epoch));
+            }
+            views = rest;
+        }
+        taken
     }
 
     /// What the record takes, in bytes.
@@ -68,5 +96,33 @@ impl Job {
     /// Whether a verdict would still count.
     pub(super) fn counts(&self) -> bool {
         self.held.counts(self.taken.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::backlog::tests::taken;
+
+    #[test]
+    fn copies_keep_neither_the_reply_nor_many_neighbours_in_memory() {
+        let one = taken(&[0]).remove(0).record;
+        let reply = Bytes::from(one.repeat(1_000));
+        let views: Vec<_> =
+            mezzo_protocol::message::record::decode_delivered(&reply).map(Result::unwrap).collect();
+        let copies = Taken::copies(&views, 3);
+        assert_eq!(copies.len(), 1_000);
+        assert!(copies.iter().all(|copy| copy.record == one && copy.epoch == 3));
+        let inside = reply.as_ptr_range();
+        assert!(copies.iter().all(|copy| !inside.contains(&copy.record.as_ptr())));
+        // How many lie behind one another in memory: those share a piece.
+        let mut together = 1;
+        let mut most = 1;
+        for pair in copies.windows(2) {
+            let joined = pair[0].record.as_ptr_range().end == pair[1].record.as_ptr();
+            together = if joined { together + 1 } else { 1 };
+            most = most.max(together);
+        }
+        assert!(most > 1 && most * one.len() <= 2 * PIECE_BYTES, "{most} records of {} bytes", one.len());
     }
 }

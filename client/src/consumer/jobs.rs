@@ -1,11 +1,12 @@
 //! The messages of all queues that wait for a worker.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::job::Job;
+use super::held_queue::HeldQueue;
+use super::job::{Job, Taken};
 
 /// Messages that wait for a worker, in order of arrival. Bounded by the prefetch limits of the queues that they come from.
 #[derive(Debug, Default)]
@@ -38,6 +39,16 @@ impl Jobs {
         }
         drop(waiting);
         self.some.notify_one();
+    }
+
+    /// Takes back all that waits of one queue, in its order.
+    pub(super) fn withdraw(&self, held: &Arc<HeldQueue>) -> Vec<Taken> {
+        let mut waiting = self.lock();
+        let (withdrawn, rest): (VecDeque<_>, VecDeque<_>) =
+            waiting.drain(..).partition(|job| Arc::ptr_eq(&job.held, held));
+        *waiting = rest;
+        drop(waiting);
+        withdrawn.into_iter().map(|job| job.taken).collect()
     }
 
     /// Waits until there are jobs and takes up to `max` of them. Nothing is lost if the wait is given up.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mezzo_protocol::assignment::AssignmentStrategy;
-use mezzo_protocol::ids::{GroupName, MessageQueue};
+use mezzo_protocol::ids::{GroupName, MessageQueue, TopicName};
+use mezzo_protocol::time::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,7 @@ use super::pause::Paused;
 use super::subscription::Subscriptions;
 use crate::client::{Client, Shared};
 use crate::config::ConsumerConfig;
+use crate::error::Error;
 
 /// Where a consumer keeps its offsets, and by whose decision.
 #[derive(Debug)]
@@ -46,9 +48,20 @@ pub(super) struct GroupMember {
     pub(super) changed: Arc<Notify>,
     /// Cancelled when the consumer stops.
     pub(super) stop: CancellationToken,
-    held: Mutex<BTreeMap<MessageQueue, Arc<HeldQueue>>>,
-    /// Ordered queues that were taken away while a handler was running.
-    leaving: Mutex<Vec<Arc<HeldQueue>>>,
+    /// When this member began.
+    began: Timestamp,
+    /// The queues of each topic when it was looked at first: none, if there was no such topic.
+    first_seen: Mutex<BTreeMap<TopicName, BTreeSet<MessageQueue>>>,
+    holdings: Mutex<Holdings>,
+}
+
+/// The queues of one member.
+#[derive(Debug, Default)]
+struct Holdings {
+    current: BTreeMap<MessageQueue, Arc<HeldQueue>>,
+    /// Queues that were taken away and are not done with: their offset is not committed yet, or, in an ordered one, a
+    /// handler runs. A queue enters here in the moment in which it leaves the others: a new hold of it must find this.
+    leaving: Vec<Arc<HeldQueue>>,
 }
 
 impl GroupMember {
@@ -65,6 +78,7 @@ impl GroupMember {
     ) -> Self {
         // A client that is shut down first takes its consumers with it.
         let stop = client.shared().stopped.child_token();
+        let began = client.shared().now();
         Self {
             client,
             group,
@@ -77,8 +91,9 @@ impl GroupMember {
             jobs: Jobs::default(),
             changed,
             stop,
-            held: Mutex::default(),
-            leaving: Mutex::default(),
+            began,
+            first_seen: Mutex::default(),
+            holdings: Mutex::default(),
         }
     }
 
@@ -97,11 +112,30 @@ impl GroupMember {
         let shared = self.shared();
         for topic in self.subscriptions.keys() {
             // Only to learn the brokers before the first heartbeat; the tasks keep looking for the rest.
-            if let Err(error) = shared.subscribe_route(topic, shared.request_deadline()).await {
-                tracing::debug!(group = %self.group, %topic, %error, "no route yet");
+            match shared.subscribe_route(topic, shared.request_deadline()).await {
+                Ok(route) => self.see(topic, route.subscribe_queues()),
+                Err(error) => {
+                    tracing::debug!(group = %self.group, %topic, %error, "no route yet");
+                    if matches!(error, Error::NoRoute { .. }) {
+                        self.see(topic, &[]);
+                    }
+                }
             }
         }
         shared.heartbeat_all().await;
+    }
+
+    /// Remembers which queues a topic has, if this is the first look at it.
+    pub(super) fn see(&self, topic: &TopicName, queues: &[MessageQueue]) {
+        let mut first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        first_seen.entry(topic.clone()).or_insert_with(|| queues.iter().cloned().collect());
+    }
+
+    /// When this member began, if `queue` was not there then.
+    pub(super) fn appeared_since(&self, queue: &MessageQueue) -> Option<Timestamp> {
+        let first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = first_seen.get(&queue.topic).is_some_and(|queues| !queues.contains(queue));
+        is_new.then_some(self.began)
     }
 
     pub(super) const fn shared(&self) -> &Arc<Shared> {
@@ -110,13 +144,21 @@ impl GroupMember {
 
     /// The queues held now, of one topic or of all.
     pub(super) fn held_queues(&self, topic: Option<&str>) -> BTreeSet<MessageQueue> {
-        let held = self.lock();
-        held.keys().filter(|queue| topic.is_none_or(|topic| queue.topic == *topic)).cloned().collect()
+        let holdings = self.lock();
+        let of_topic = |queue: &&MessageQueue| topic.is_none_or(|topic| queue.topic == *topic);
+        holdings.current.keys().filter(of_topic).cloned().collect()
     }
 
     /// All queues held now, with their state.
     pub(super) fn all_held(&self) -> Vec<Arc<HeldQueue>> {
-        self.lock().values().cloned().collect()
+        self.lock().current.values().cloned().collect()
+    }
+
+    /// The same, and those that were taken away and are not done with.
+    pub(super) fn all_held_and_leaving(&self) -> Vec<Arc<HeldQueue>> {
+        let holdings = self.lock();
+        // A later hold of the same queue knows better how far it came, so it comes later.
+        holdings.leaving.iter().chain(holdings.current.values()).cloned().collect()
     }
 
     /// Begins to hold a queue.
@@ -127,69 +169,76 @@ impl GroupMember {
         let backlog = Backlog::new(self.ordered, lock, paused.is_paused(&queue));
         let held = HeldQueue::new(queue.clone(), self.config.prefetch, backlog, self.stop.child_token());
         let held = Arc::new(held);
-        self.lock().insert(queue, Arc::clone(&held));
+        self.lock().current.insert(queue, Arc::clone(&held));
         drop(paused);
         held
     }
 
     /// One queue that is held now.
     pub(super) fn held(&self, queue: &MessageQueue) -> Option<Arc<HeldQueue>> {
-        self.lock().get(queue).cloned()
+        self.lock().current.get(queue).cloned()
     }
 
-    /// Ceases to hold a queue: its pulls end, and verdicts on its messages no longer count.
+    /// Ceases to hold a queue: its pulls end, and verdicts on its messages no longer count, except that of the handler
+    /// which runs in an ordered one. It is leaving until [`forget_leaving`](Self::forget_leaving).
     pub(super) fn release(&self, queue: &MessageQueue) -> Option<Arc<HeldQueue>> {
-        let held = self.lock().remove(queue);
-        held.inspect(|held| held.dropped.cancel())
+        self.release_if(queue, |_| true)
     }
 
     /// The same, if it is this hold and not a later one of the same queue. Returns whether it was.
     pub(super) fn release_same(&self, held: &Arc<HeldQueue>) -> bool {
-        let mut all = self.lock();
-        let same = all.get(&held.queue).is_some_and(|current| Arc::ptr_eq(current, held));
-        if same {
-            all.remove(&held.queue);
+        self.release_if(&held.queue, |current| Arc::ptr_eq(current, held)).is_some()
+    }
+
+    fn release_if(
+        &self,
+        queue: &MessageQueue,
+        fits: impl FnOnce(&Arc<HeldQueue>) -> bool,
+    ) -> Option<Arc<HeldQueue>> {
+        let mut holdings = self.lock();
+        holdings.current.get(queue).filter(|current| fits(current))?;
+        let held = holdings.current.remove(queue)?;
+        holdings.leaving.push(Arc::clone(&held));
+        drop(holdings);
+        if !self.ordered {
+            held.freeze();
         }
-        drop(all);
-        if same {
-            held.dropped.cancel();
-        }
-        same
+        held.dropped.cancel();
+        self.recall(&held);
+        Some(held)
     }
 
     /// Messages of `held` go to the workers.
-    pub(super) fn hand_out(&self, held: &Arc<HeldQueue>, messages: Vec<Taken>) {
+    pub(super) fn hand_out(&self, held: &Arc<HeldQueue>, messages: impl IntoIterator<Item = Taken>) {
         self.jobs.push(messages.into_iter().map(|taken| Job { held: Arc::clone(held), taken }));
     }
 
-    /// An ordered queue was taken away.
-    pub(super) fn note_leaving(&self, held: Arc<HeldQueue>) {
-        self.lock_leaving().push(held);
+    /// Takes back what no worker has begun with: messages of a queue that stands still wait, those of a queue that was
+    /// moved or taken away are forgotten. Else they would use memory that no bound counts any more.
+    pub(super) fn recall(&self, held: &Arc<HeldQueue>) {
+        for taken in self.jobs.withdraw(held) {
+            if held.counts(taken.epoch) {
+                self.hand_out(held, held.admit(taken));
+            } else {
+                self.pass(held);
+            }
+        }
     }
 
-    /// Its last handler has ended. Returns whether no other hold of the queue is in this state.
+    /// A queue that was leaving is done with. Returns whether no other hold of it is in this state.
     pub(super) fn forget_leaving(&self, held: &Arc<HeldQueue>) -> bool {
-        let mut leaving = self.lock_leaving();
-        leaving.retain(|other| !Arc::ptr_eq(other, held));
-        leaving.iter().all(|other| other.queue != held.queue)
+        let mut holdings = self.lock();
+        holdings.leaving.retain(|other| !Arc::ptr_eq(other, held));
+        holdings.leaving.iter().all(|other| other.queue != held.queue)
     }
 
     /// An earlier hold of `queue` that has not ended yet.
     pub(super) fn leaving(&self, queue: &MessageQueue) -> Option<Arc<HeldQueue>> {
-        self.lock_leaving().iter().find(|held| held.queue == *queue).cloned()
+        self.lock().leaving.iter().find(|held| held.queue == *queue).cloned()
     }
 
-    /// All of them.
-    pub(super) fn all_leaving(&self) -> Vec<Arc<HeldQueue>> {
-        self.lock_leaving().clone()
-    }
-
-    fn lock_leaving(&self) -> MutexGuard<'_, Vec<Arc<HeldQueue>>> {
-        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<MessageQueue, Arc<HeldQueue>>> {
+    fn lock(&self) -> MutexGuard<'_, Holdings> {
         // No code panics while it holds the lock, and each change is complete in itself.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,6 +26,7 @@ mod pull;
 mod pull_builder;
 mod pull_loop;
 mod pull_stream;
+mod pulled;
 mod push;
 mod queue_lock;
 mod rebalance;

@@ -5,16 +5,20 @@
 //! <offset> <queue> <topic> <broker>      one line per queue; the broker's name goes to the end of the line
 //! end <number of queues>                 a file without this line was not written by us, or cut off
 //! ```
+//!
+//! Beside it lies `<file>.lock`, empty and locked while a consumer uses the file: two that did would each undo what the
+//! other wrote, and after a restart pass over messages that they never had.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mezzo_protocol::ids::{MessageQueue, QueueId, QueueOffset, TopicName};
 
+use super::held_queue::HeldQueue;
 use crate::error::Error;
 
 const HEADER: &str = "mezzo offsets 1";
@@ -32,10 +36,16 @@ pub(super) struct OffsetFile {
     table: Mutex<Table>,
     /// One writer at a time, so that an older state never replaces a newer one.
     writing: tokio::sync::Mutex<()>,
+    /// `None` once the consumer has ended. Who writes has a share of it, so that nobody else begins before the end.
+    lock: Mutex<Option<Arc<FileLock>>>,
 }
 
+/// A locked file; `None` where the file system has no locks.
+#[derive(Debug)]
+struct FileLock(#[expect(dead_code, reason = "held, never read: closing it ends the lock")] Option<File>);
+
 impl OffsetFile {
-    /// Reads the file, if there is one, and makes its folder.
+    /// Makes the file's folder, keeps others from the file, and reads it if it is there.
     pub(super) async fn open(path: PathBuf) -> Result<Self, Error> {
         let path: Arc<Path> = path.into();
         let unusable = |path: &Path, reason: String| Error::Config {
@@ -44,10 +54,10 @@ impl OffsetFile {
         };
         let read = tokio::task::spawn_blocking({
             let path = Arc::clone(&path);
-            move || read(&path)
+            move || lock(&path).and_then(|lock| Ok((lock, read(&path)?)))
         });
-        let text = match read.await {
-            Ok(Ok(text)) => text,
+        let (lock, text) = match read.await {
+            Ok(Ok(read)) => read,
             Ok(Err(error)) => return Err(unusable(&path, error.to_string())),
             Err(error) => return Err(unusable(&path, error.to_string())),
         };
@@ -57,7 +67,13 @@ impl OffsetFile {
                 parse(&text).ok_or_else(|| unusable(&path, "it is not a whole file of offsets".to_owned()))?
             }
         };
-        Ok(Self { path, table: Mutex::new(table), writing: tokio::sync::Mutex::default() })
+        let lock = Mutex::new(Some(Arc::new(lock)));
+        Ok(Self { path, table: Mutex::new(table), writing: tokio::sync::Mutex::default(), lock })
+    }
+
+    /// Leaves the file to others, when what is being written now has been written. Nothing can be saved from now on.
+    pub(super) fn release(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The offset of a queue.
@@ -65,26 +81,51 @@ impl OffsetFile {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied()
     }
 
-    /// Notes offsets and replaces the file. Returns when the disk has it.
+    /// Notes the offsets that `due` gives when it is this writer's turn, and replaces the file. Returns them when the disk
+    /// has it.
     pub(super) async fn save(
         &self,
-        offsets: impl IntoIterator<Item = (MessageQueue, QueueOffset)>,
-    ) -> io::Result<()> {
+        due: impl FnOnce() -> Vec<(Arc<HeldQueue>, QueueOffset)>,
+    ) -> io::Result<Vec<(Arc<HeldQueue>, QueueOffset)>> {
         let _writer = self.writing.lock().await;
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lock = lock.ok_or_else(|| io::Error::other("the consumer has ended"))?;
+        let due = due();
         let text = {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-            table.extend(offsets);
+            table.extend(due.iter().map(|(held, offset)| (held.queue.clone(), *offset)));
             render(&table)
         };
         let path = Arc::clone(&self.path);
-        tokio::task::spawn_blocking(move || replace(&path, &text)).await.map_err(io::Error::other)?
+        let write = move || {
+            let _lock = lock;
+            replace(&path, &text)
+        };
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        Ok(due)
+    }
+}
+
+/// Makes the folder of `path` and takes the lock that lies beside it.
+fn lock(path: &Path) -> io::Result<FileLock> {
+    if let Some(folder) = folder(path) {
+        fs::create_dir_all(folder)?;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(FileLock(Some(file))),
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::other("another consumer uses it; each member needs a file of its own"))
+        }
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            tracing::warn!(path = %path.display(), "files cannot be locked here: nothing keeps a second consumer away");
+            Ok(FileLock(None))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
-    if let Some(folder) = folder(path) {
-        fs::create_dir_all(folder)?;
-    }
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -100,10 +141,16 @@ fn folder(path: &Path) -> Option<&Path> {
     path.parent().filter(|folder| !folder.as_os_str().is_empty())
 }
 
+/// The path with something behind its name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(ending);
+    beside.into()
+}
+
 /// Writes beside the file, waits for the disk, and moves the new one into the old one's place.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    let beside = beside(path, ".new");
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

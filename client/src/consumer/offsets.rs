@@ -19,6 +19,10 @@ use crate::config::StartPosition;
 use crate::error::RequestError;
 use crate::net::{Patience, Reply};
 
+/// How far the clocks of client and broker may be apart, in milliseconds, without a message being missed that came after
+/// a consumer that begins with the last one.
+const CLOCKS_APART_MS: u64 = 60_000;
+
 /// Where a queue begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Start {
@@ -41,7 +45,11 @@ impl GroupMember {
         let to = match self.config.start {
             _ if is_retry(&queue.topic) => SeekTo::Begin,
             StartPosition::First => SeekTo::Begin,
-            StartPosition::Last => SeekTo::End,
+            StartPosition::Last => match self.appeared_since(queue) {
+                // All its messages came after the group's start, those from before it was found too.
+                Some(began) => SeekTo::Time(began.saturating_sub_ms(CLOCKS_APART_MS)),
+                None => SeekTo::End,
+            },
             StartPosition::At(timestamp) => SeekTo::Time(timestamp),
         };
         Ok(Start { offset: self.offset_at(queue, to).await?, committed: false })
@@ -72,10 +80,10 @@ impl GroupMember {
     /// Tells brokers all offsets that they do not have yet. Returns whether they took all of them.
     pub(super) async fn commit_all(self: &Arc<Self>) -> bool {
         if let Commits::InFile(file) = &self.commits {
-            return self.save(file, &self.all_held()).await;
+            return self.save(file, &self.all_held_and_leaving()).await;
         }
         let mut commits = JoinSet::new();
-        for held in self.all_held().into_iter().chain(self.all_leaving()) {
+        for held in self.all_held_and_leaving() {
             let member = Arc::clone(self);
             commits.spawn(async move { member.commit(&held).await });
         }
@@ -91,6 +99,7 @@ impl GroupMember {
         if let Commits::InFile(file) = &self.commits {
             return self.save(file, std::slice::from_ref(held)).await;
         }
+        let _one_at_a_time = held.committing.lock().await;
         let Some(offset) = held.uncommitted() else { return true };
         let header = UpdateConsumerOffsetHeader {
             consumer_group: self.group.as_str().into(),
@@ -113,15 +122,13 @@ impl GroupMember {
 
     /// Writes the offsets of these queues to the file of a broadcast consumer, if it does not have them yet.
     async fn save(&self, file: &OffsetFile, queues: &[Arc<HeldQueue>]) -> bool {
-        let due: Vec<_> =
-            queues.iter().filter_map(|held| Some((Arc::clone(held), held.uncommitted()?))).collect();
-        if due.is_empty() {
+        let due = |held: &Arc<HeldQueue>| Some((Arc::clone(held), held.uncommitted()?));
+        if !queues.iter().any(|held| held.uncommitted().is_some()) {
             return true;
         }
-        let offsets = due.iter().map(|(held, offset)| (held.queue.clone(), *offset));
-        match file.save(offsets).await {
-            Ok(()) => {
-                due.iter().for_each(|(held, offset)| held.committed(*offset));
+        match file.save(|| queues.iter().filter_map(due).collect()).await {
+            Ok(saved) => {
+                saved.iter().for_each(|(held, offset)| held.committed(*offset));
                 true
             }
             Err(error) => {

@@ -44,7 +44,12 @@ impl GroupMember {
         let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut paused);
         for held in self.all_held() {
-            self.hand_out(&held, held.pause(paused.is_paused(&held.queue)));
+            let stands = paused.is_paused(&held.queue);
+            self.hand_out(&held, held.pause(stands));
+            if stands {
+                // Their place in the order is kept, and they do not stand before the messages of other queues.
+                self.recall(&held);
+            }
         }
     }
 }

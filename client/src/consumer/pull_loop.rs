@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mezzo_protocol::ids::QueueOffset;
-use mezzo_protocol::message::record::decode_delivered;
 use mezzo_protocol::message::tag::EXPRESSION_TYPE_TAG;
-use mezzo_protocol::remoting::header::pull_message::{PullMessageHeader, PullMessageReply, PullSysFlag};
-use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
+use mezzo_protocol::remoting::header::pull_message::{PullMessageHeader, PullSysFlag};
+use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
 use tokio::time::Instant;
 
-use super::held_queue::{HeldQueue, PullPoint};
-use super::job::Taken;
+use super::held_queue::HeldQueue;
 use super::member::GroupMember;
+use super::pulled::{Pulled, take_in};
 use super::subscription::Subscription;
 use crate::clock::random_seed;
 use crate::core::backoff::Backoff;
@@ -21,14 +20,12 @@ use crate::core::route::MASTER_ID;
 use crate::error::{Error, RequestError};
 use crate::net::{Deadline, Patience, Reply};
 
-/// What a pull came to.
-#[derive(Debug, PartialEq, Eq)]
-enum Pulled {
-    /// The next pull is further on, or finds what is new.
-    Progress,
-    /// Nothing new, and the broker may not have waited.
-    Nothing,
-}
+/// After the first failure in a row, every so many are told as loudly: a queue must not stand still without a word.
+const TELL_EVERY: u32 = 20;
+
+/// Pulls of a record that cannot be read, before it is passed over: it may have been damaged on its way, or in one
+/// replica only.
+const DAMAGED_PULLS: u32 = 4;
 
 /// Pulls until the queue is taken away or the consumer stops.
 pub(super) async fn run(member: Arc<GroupMember>, held: Arc<HeldQueue>) {
@@ -42,6 +39,9 @@ pub(super) async fn run(member: Arc<GroupMember>, held: Arc<HeldQueue>) {
 
 async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
     let Some(subscription) = member.subscriptions.get(&held.queue.topic) else { return };
+    if member.ordered {
+        member.wait_for_earlier(held).await;
+    }
     if member.locks() {
         member.acquire(held).await;
     }
@@ -67,17 +67,25 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
         }
     }
     backoff.reset();
+    let mut damaged = 0;
     loop {
         let mut moved = pin!(held.moved.notified());
         moved.as_mut().enable();
         let point = held.room().await;
         let started = Instant::now();
+        // A record that cannot be read is asked for alone: the answer tells then where the next one is.
+        let messages_max = if damaged > 0 { 1 } else { member.config.pull_messages_max };
         let pulled = tokio::select! {
             // What this pull brings would not count any more.
             () = moved => continue,
-            pulled = pull(member, held, subscription, point.from) => pulled,
+            pulled = pull(member, held, subscription, point.from, messages_max) => pulled,
         };
         let pulled = pulled.and_then(|reply| Ok(take_in(member, held, subscription, point, &reply)?));
+        damaged = match &pulled {
+            Ok(Pulled::Damaged { .. }) => damaged + 1,
+            Ok(_) => 0,
+            Err(_) => damaged,
+        };
         match pulled {
             Ok(Pulled::Progress) => backoff.reset(),
             Ok(Pulled::Nothing) => {
@@ -87,6 +95,19 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
                     tokio::time::sleep(pause).await;
                 }
             }
+            Ok(Pulled::Damaged { reason, behind }) if damaged >= DAMAGED_PULLS => {
+                tracing::error!(
+                    group = %member.group, queue = %held.queue, offset = %point.from, %behind, error = %reason,
+                    "a record cannot be read and is passed over: its message is lost to this group"
+                );
+                held.take_in(point.epoch, behind, Vec::new());
+                damaged = 0;
+                backoff.reset();
+            }
+            Ok(Pulled::Damaged { reason, .. }) => {
+                held.suggest(MASTER_ID);
+                pause_after(held, &mut backoff, &reason.into()).await;
+            }
             Err(error) => pause_after(held, &mut backoff, &error).await,
         }
     }
@@ -94,10 +115,11 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
 
 async fn pause_after(held: &HeldQueue, backoff: &mut Backoff, error: &Error) {
     let delay_ms = backoff.next_delay_ms();
-    if backoff.failures() == 1 {
-        tracing::warn!(queue = %held.queue, %error, delay_ms, "a pull failed");
+    let failures = backoff.failures();
+    if failures == 1 || failures.is_multiple_of(TELL_EVERY) {
+        tracing::warn!(queue = %held.queue, %error, delay_ms, failures, "a pull failed");
     } else {
-        tracing::debug!(queue = %held.queue, %error, delay_ms, failures = backoff.failures(), "a pull failed again");
+        tracing::debug!(queue = %held.queue, %error, delay_ms, failures, "a pull failed again");
     }
     tokio::time::sleep(Duration::from_millis(delay_ms)).await;
 }
@@ -108,6 +130,7 @@ async fn pull(
     held: &HeldQueue,
     subscription: &Subscription,
     from: QueueOffset,
+    messages_max: u32,
 ) -> Result<Reply, Error> {
     let config = &member.config;
     let shared = member.shared();
@@ -121,7 +144,7 @@ async fn pull(
         topic: queue.topic.as_str().into(),
         queue_id: queue.queue_id,
         queue_offset: from.as_wire(),
-        max_messages: i32::try_from(config.pull_messages_max.max(1)).unwrap_or(i32::MAX),
+        max_messages: i32::try_from(messages_max.max(1)).unwrap_or(i32::MAX),
         sys_flag: PullSysFlag::SUSPEND.with(PullSysFlag::SUBSCRIPTION),
         commit_offset: 0,
         suspend_timeout_ms: i64::try_from(config.pull_suspend_ms).unwrap_or(i64::MAX),
@@ -140,61 +163,4 @@ async fn pull(
         shared.suspect_route(&queue.topic);
     }
     Ok(reply?)
-}
-
-/// Does what the answer says.
-fn take_in(
-    member: &GroupMember,
-    held: &Arc<HeldQueue>,
-    subscription: &Subscription,
-    point: PullPoint,
-    reply: &Reply,
-) -> Result<Pulled, RequestError> {
-    let PullPoint { from, epoch } = point;
-    let header = reply.header()?;
-    let code = header.response_code();
-    let found = code == ResponseCode::SUCCESS;
-    let nothing = [ResponseCode::PULL_NOT_FOUND, ResponseCode::PULL_RETRY_IMMEDIATELY].contains(&code);
-    let moved = code == ResponseCode::PULL_OFFSET_MOVED;
-    if !(found || nothing || moved) {
-        return Err(reply.refusal(&header));
-    }
-    let answer = PullMessageReply::decode(&header.ext).map_err(|reason| reply.unreadable(reason))?;
-    held.suggest(answer.suggest_broker_id);
-    let next = QueueOffset::from_wire(answer.next_begin_offset).unwrap_or(from);
-    if moved {
-        tracing::warn!(queue = %held.queue, %from, %next, "the queue continues elsewhere");
-        held.reset_in(epoch, next);
-        return Ok(if next == from { Pulled::Nothing } else { Pulled::Progress });
-    }
-    let mut messages = Vec::new();
-    let mut broken = None;
-    let mut behind = from;
-    if found {
-        for view in decode_delivered(reply.body()) {
-            match view {
-                Ok(view) => {
-                    behind = behind.max(view.queue_offset().next());
-                    if subscription.filter.matches_tag(view.tags()) {
-                        messages.push(Taken::new(reply.body(), &view, epoch));
-                    }
-                }
-                Err(reason) => {
-                    broken = Some(reason);
-                    break;
-                }
-            }
-        }
-    }
-    // What came before a damage is taken in; the next pull asks for the rest again.
-    let end = if broken.is_some() { behind } else { next.max(behind) };
-    if let Some(metrics) = member.shared().metrics.as_ref().filter(|_| !messages.is_empty()) {
-        metrics.prefetched(&held.queue, messages.len(), messages.iter().map(Taken::bytes).sum());
-    }
-    let (due, new) = held.take_in(epoch, end, messages);
-    member.hand_out(held, due);
-    match broken {
-        Some(reason) => Err(reply.unreadable(reason)),
-        None => Ok(if new > 0 || next != from { Pulled::Progress } else { Pulled::Nothing }),
-    }
 }

@@ -9,12 +9,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::DropGuard;
 
 use super::lag::Lag;
-use super::member::GroupMember;
+use super::member::{Commits, GroupMember};
 use super::seek::SeekTo;
 use super::verdict::Handler;
 use super::{dispatch, offsets, queue_lock, rebalance, stall};
 use crate::client::Membership;
 use crate::error::Error;
+
+/// Longest wait at shutdown for handlers that were aborted.
+const ABORT_TIME: Duration = Duration::from_secs(1);
 
 /// A consumer that pulls by itself and hands each message to a handler; made by
 /// [`Client::push_consumer`](crate::Client::push_consumer).
@@ -51,6 +54,18 @@ pub struct PushConsumer {
     /// Renews the locks of ordered queues until all handlers have ended.
     locks: JoinSet<()>,
     _stop: DropGuard,
+    _file: FileGuard,
+}
+
+/// Leaves a broadcast consumer's file to others when the consumer has ended, in whatever way.
+struct FileGuard(Arc<GroupMember>);
+
+impl Drop for FileGuard {
+    fn drop(&mut self) {
+        if let Commits::InFile(file) = &self.0.commits {
+            file.release();
+        }
+    }
 }
 
 impl PushConsumer {
@@ -70,7 +85,8 @@ impl PushConsumer {
             locks.spawn(queue_lock::run(Arc::clone(&member)));
         }
         let stop = member.stop.clone().drop_guard();
-        Self { member, membership, tasks, workers, locks, _stop: stop }
+        let file = FileGuard(Arc::clone(&member));
+        Self { member, membership, tasks, workers, locks, _stop: stop, _file: file }
     }
 
     /// The consumer group.
@@ -146,21 +162,31 @@ impl PushConsumer {
         member.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         let limit = Duration::from_millis(member.config.drain_timeout_ms);
-        let drain = async { while self.workers.join_next().await.is_some() {} };
-        let drained = tokio::time::timeout(limit, drain).await.is_ok();
+        let mut ended = all_end(&mut self.workers, limit).await;
+        let drained = ended;
         if !drained {
             tracing::warn!(group = %member.group, "handlers are still running; their messages will come again");
-            self.workers.shutdown().await;
+            self.workers.abort_all();
+            // One that blocks its thread cannot be ended from outside, and must not keep the program from its end.
+            ended = all_end(&mut self.workers, ABORT_TIME).await;
         }
         let committed = member.commit_all().await;
         self.locks.shutdown().await;
-        if member.locks() {
-            let held = member.all_held().into_iter().chain(member.all_leaving());
-            member.unlock(&held.map(|held| held.queue.clone()).collect::<Vec<_>>()).await;
+        // A handler that still runs keeps its queue locked, until the broker forgets the lock.
+        if member.locks() && ended {
+            let queues: Vec<_> =
+                member.all_held_and_leaving().iter().map(|held| held.queue.clone()).collect();
+            member.unlock(&queues).await;
         }
         member.shared().leave(self.membership).await;
         drained && committed
     }
+}
+
+/// Whether all tasks end within `limit`.
+async fn all_end(tasks: &mut JoinSet<()>, limit: Duration) -> bool {
+    let end = async { while tasks.join_next().await.is_some() {} };
+    tokio::time::timeout(limit, end).await.is_ok()
 }
 
 impl fmt::Debug for PushConsumer {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use mezzo_protocol::ids::MessageQueue;
 use mezzo_protocol::remoting::RequestCode;
 use mezzo_protocol::remoting::body::lock::{LockBatchReply, LockBatchRequest};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::backlog::Lock;
@@ -33,23 +34,31 @@ pub(super) async fn run(member: Arc<GroupMember>) {
     loop {
         tokio::time::sleep(interval).await;
         let mut by_broker = BTreeMap::<Arc<str>, Vec<Arc<HeldQueue>>>::new();
-        for held in member.all_held().into_iter().chain(member.all_leaving()) {
+        for held in member.all_held_and_leaving() {
             if matches!(held.lock_state(), Lock::Until(_)) {
                 by_broker.entry(Arc::clone(&held.queue.broker_name)).or_default().push(held);
             }
         }
-        for (_, queues) in by_broker {
-            member.renew(&queues).await;
+        // Side by side: a broker that does not answer must not cost the locks at the others.
+        let mut renewing = JoinSet::new();
+        for queues in by_broker.into_values() {
+            let member = Arc::clone(&member);
+            renewing.spawn(async move { member.renew(&queues).await });
         }
+        while renewing.join_next().await.is_some() {}
     }
 }
 
 impl GroupMember {
-    /// Waits until the broker gives the lock of a queue that was just assigned.
-    pub(super) async fn acquire(&self, held: &HeldQueue) {
+    /// Waits until the last handler of our own earlier hold of the queue has ended.
+    pub(super) async fn wait_for_earlier(&self, held: &HeldQueue) {
         while let Some(before) = self.leaving(&held.queue) {
             before.ended.cancelled().await;
         }
+    }
+
+    /// Waits until the broker gives the lock of a queue that was just assigned.
+    pub(super) async fn acquire(&self, held: &HeldQueue) {
         let mut backoff = Backoff::new(self.config.pull_backoff, random_seed());
         loop {
             let until = self.lock_end();
@@ -87,11 +96,7 @@ impl GroupMember {
 
     /// Whether the lock of `held` counts no longer; if so, the queue is given up, to be assigned and locked anew.
     pub(super) fn lock_is_over(self: &Arc<Self>, held: &Arc<HeldQueue>) -> bool {
-        let over = match held.lock_state() {
-            Lock::NotNeeded => false,
-            Lock::Until(until) => until <= Instant::now(),
-            Lock::Missing => true,
-        };
+        let over = !held.lock_state().counts(Instant::now());
         if over {
             self.pass_over(held);
         }
@@ -115,7 +120,6 @@ impl GroupMember {
     /// Ends an ordered hold in the background: when its last handler has ended, its offset is committed and its lock
     /// given back. Only then does this member begin with the queue again.
     pub(super) fn retire(self: &Arc<Self>, held: Arc<HeldQueue>) {
-        self.note_leaving(Arc::clone(&held));
         let member = Arc::clone(self);
         tokio::spawn(async move {
             tokio::select! {
@@ -124,7 +128,7 @@ impl GroupMember {
                 () = held.idle() => {}
             }
             member.commit(&held).await;
-            if member.forget_leaving(&held) {
+            if member.forget_leaving(&held) && member.locks() {
                 member.unlock(std::slice::from_ref(&held.queue)).await;
             }
             held.ended.cancel();

@@ -8,7 +8,9 @@ use mezzo_protocol::ids::{MessageQueue, TopicName};
 use mezzo_protocol::remoting::body::consumer_list::ConsumerList;
 use mezzo_protocol::remoting::header::client::ConsumerListHeader;
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
+use tokio::task::JoinSet;
 
+use super::held_queue::HeldQueue;
 use super::member::{Commits, GroupMember};
 use super::pull_loop;
 use crate::clock::random_seed;
@@ -61,6 +63,7 @@ impl GroupMember {
     async fn rebalance_topic(self: &Arc<Self>, topic: &TopicName) -> Result<(), Error> {
         let shared = self.shared();
         let route = shared.subscribe_route(topic, shared.request_deadline()).await?;
+        self.see(topic, route.subscribe_queues());
         let assigned = if self.is_broadcast() {
             // Everybody gets everything.
             route.subscribe_queues().to_vec()
@@ -75,13 +78,12 @@ impl GroupMember {
             group = %self.group, %topic, started = change.start.len(), stopped = change.stop.len(),
             "queues divided"
         );
-        for queue in &change.stop {
-            self.give_up(queue).await;
-        }
+        let given_up: Vec<_> = change.stop.iter().filter_map(|queue| self.release(queue)).collect();
         for queue in change.start {
             let held = self.hold(queue);
             tokio::spawn(pull_loop::run(Arc::clone(self), held));
         }
+        self.part_with(given_up).await;
         Ok(())
     }
 
@@ -108,14 +110,23 @@ impl GroupMember {
         })
     }
 
-    /// Ceases to hold a queue and tells the broker how far it came, for its next holder.
-    async fn give_up(self: &Arc<Self>, queue: &MessageQueue) {
-        let Some(held) = self.release(queue) else { return };
-        if self.locks() {
-            self.retire(held);
-        } else if !matches!(self.commits, Commits::WhenTold) {
-            self.commit(&held).await;
+    /// Tells the brokers how far queues came that were taken away, for their next holders.
+    async fn part_with(self: &Arc<Self>, given_up: Vec<Arc<HeldQueue>>) {
+        let mut commits = JoinSet::new();
+        for held in given_up {
+            if self.ordered {
+                self.retire(held);
+                continue;
+            }
+            let member = Arc::clone(self);
+            commits.spawn(async move {
+                if !matches!(member.commits, Commits::WhenTold) {
+                    member.commit(&held).await;
+                }
+                member.forget_leaving(&held);
+            });
         }
+        while commits.join_next().await.is_some() {}
     }
 
     /// The members of the group, asked of the first broker of the route that answers: all know the same.

@@ -31,7 +31,8 @@ impl GroupMember {
         }
         let offset = self.offset_at(queue, to).await?;
         let held = self.held(queue).ok_or_else(not_held)?;
-        held.seek(offset);
+        held.reset(offset);
+        self.recall(&held);
         if !matches!(self.commits, Commits::WhenTold) {
             // If the broker does not hear of it now, it does at the next regular commit.
             self.commit(&held).await;

@@ -95,11 +95,12 @@ impl ProcessQueue {
         self.unfinished
     }
 
-    /// Whether another pull is allowed. Bounds are checked before a pull, so one pull's messages may go beyond them.
+    /// Whether another pull is allowed. Bounds are checked before a pull, so one pull's messages may go beyond them. A
+    /// bound of 0 counts as 1: a queue must not stand still for ever because of a setting.
     pub(crate) fn has_room(&self, limits: &PrefetchLimits) -> bool {
-        self.unfinished < limits.messages
-            && self.bytes < limits.bytes
-            && self.next_pull.0 - self.commit_offset().0 < limits.span.max(1)
+        self.unfinished < limits.messages.max(1)
+            && self.bytes < limits.bytes.max(1)
+            && self.next_pull.0.saturating_sub(self.commit_offset().0) < limits.span.max(1)
     }
 }
 
@@ -166,6 +167,17 @@ mod tests {
         assert!(!wide.has_room(&LIMITS));
         wide.finish(QueueOffset(0));
         assert!(wide.has_room(&LIMITS));
+    }
+
+    #[test]
+    fn bounds_of_nothing_still_let_one_message_through_at_a_time() {
+        let nothing = PrefetchLimits { messages: 0, bytes: 0, span: 0 };
+        let mut queue = queue(&[]);
+        assert!(queue.has_room(&nothing));
+        queue.accept(QueueOffset(0), 10);
+        assert!(!queue.has_room(&nothing));
+        queue.finish(QueueOffset(0));
+        assert!(queue.has_room(&nothing));
     }
 
     #[test]
