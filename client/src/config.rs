@@ -10,6 +10,8 @@
 use mezzo_protocol::limits;
 use mezzo_protocol::time::Timestamp;
 
+use crate::error::Error;
+
 pub use crate::core::backoff::BackoffPolicy;
 pub use crate::core::process_queue::PrefetchLimits;
 pub use crate::net::HeaderEncoding;
@@ -222,90 +224,111 @@ pub enum StartPosition {
     /// With the oldest message still kept. The default: nothing is missed.
     #[default]
     First,
-    /// With the first message that arrives after the group's first start.
+    /// With the first message that arrives after the group's first start; of a topic or queue that is made while the
+    /// consumer runs, that is all of them.
     Last,
     /// With the first message that became visible at this time or later.
     At(Timestamp),
 }
 
-/// Settings of a [`PushConsumer`](crate::PushConsumer).
-#[derive(Debug, Clone)]
-pub struct ConsumerConfig {
-    /// Most handlers that run at one time. Default: 20.
-    pub concurrency: usize,
-    /// Bounds of what one queue holds between pull and verdict. Default: 1,000 messages, 16 MiB, a span of 2,000.
-    pub prefetch: PrefetchLimits,
-    /// Largest body after inflating, in bytes; a message with a larger one cannot be read here. At most `concurrency` of
-    /// them are inflated at one time; what waits for a handler stays compressed. Default: 64 MiB.
-    pub inflated_bytes_max: usize,
-    /// How long an ordered queue stands still after [`Verdict::Retry`](crate::Verdict::Retry), in milliseconds.
-    /// Default: 1,000.
-    pub ordered_suspend_ms: u64,
-    /// Time between renewals of the locks that ordered consumers have on their queues, in milliseconds; brokers keep a
-    /// lock for 60,000. Default: 20,000.
-    pub lock_interval_ms: u64,
-    /// How long after its last renewal a lock counts here, in milliseconds: less than at the broker, so that two members
-    /// never both believe to have it. At most 60,000. Default: 30,000.
-    pub lock_valid_ms: u64,
-    /// Time between warnings about a message that keeps its queue from being committed, in milliseconds.
-    /// Default: 60,000.
-    pub stall_warning_ms: u64,
-    /// Most messages that one pull asks for (brokers give less when they like). Default: 128.
-    pub pull_messages_max: u32,
-    /// How long a broker may hold a pull that finds nothing, in milliseconds. Default: 15,000.
-    pub pull_suspend_ms: u64,
-    /// Longest wait for a pull's answer beyond the former, in milliseconds. Default: 10,000.
-    pub pull_grace_ms: u64,
-    /// Waiting times after a failed pull. Default: 100 ms, doubling to 3 s.
-    pub pull_backoff: BackoffPolicy,
-    /// Pause after a pull that found nothing and was not held, in milliseconds: a broker that does not hold pulls is
-    /// not polled in a tight loop. Default: 20.
-    pub empty_pull_pause_ms: u64,
-    /// Time between commits of offsets, in milliseconds. Default: 5,000.
-    pub commit_interval_ms: u64,
-    /// Time between rebalances that nothing else caused, in milliseconds. Default: 20,000.
-    pub rebalance_interval_ms: u64,
-    /// Waiting times after a rebalance that could not be completed. Default: 500 ms, doubling to 20 s.
-    pub rebalance_backoff: BackoffPolicy,
-    /// Longest time of a handler; then the message is retried, in milliseconds. Default: 900,000 (15 minutes).
-    pub handler_timeout_ms: u64,
-    /// Deliveries after the first before a message becomes a dead letter (a broadcast one is given up). An ordered
-    /// consumer repeats a message until it is done, because the next one may depend on it. Default: 16.
-    pub retries_max: u32,
-    /// Attempts to hand a message back to the broker before it is processed here again. Default: 3.
-    pub send_back_attempts: u32,
-    /// How long a message waits here if it could not be handed back, in milliseconds. Default: 5,000.
-    pub local_retry_ms: u64,
-    /// Longest wait at shutdown for running handlers, in milliseconds. Default: 30,000.
-    pub drain_timeout_ms: u64,
-    /// Where the group begins on queues that are new to it.
-    pub start: StartPosition,
+settings! {
+    /// Settings of a [`PushConsumer`](crate::PushConsumer) or a [`PullConsumer`](crate::PullConsumer).
+    ///
+    /// ```
+    /// use mezzo_client::config::{ConsumerConfig, StartPosition};
+    ///
+    /// let config = ConsumerConfig::default()
+    ///     .concurrency(8)
+    ///     .prefetch_messages(200)
+    ///     .prefetch_bytes(4 << 20)
+    ///     .start(StartPosition::Last);
+    /// assert_eq!((config.concurrency, config.prefetch.messages), (8, 200));
+    /// ```
+    #[derive(Debug, Clone)]
+    pub struct ConsumerConfig {
+        /// Most handlers that run at one time. Default: 20.
+        pub concurrency: usize = 20,
+        /// Bounds of what one queue holds between pull and verdict; a consumer of many queues holds as many times that.
+        /// One pull may go beyond them, because they are looked at before it. Default: 1,000 messages, 16 MiB, a span of 2,000.
+        pub prefetch: PrefetchLimits = PrefetchLimits { messages: 1_000, bytes: 16 << 20, span: 2_000 },
+        /// Largest body after inflating, in bytes; a message with a larger one cannot be read here. At most `concurrency` of
+        /// them are inflated at one time; what waits for a handler stays compressed. Default: 64 MiB.
+        pub inflated_bytes_max: usize = 64 << 20,
+        /// How long an ordered queue stands still after [`Verdict::Retry`](crate::Verdict::Retry), in milliseconds.
+        /// Default: 1,000.
+        pub ordered_suspend_ms: u64 = 1_000,
+        /// Time between renewals of the locks that ordered consumers have on their queues, in milliseconds; brokers keep a
+        /// lock for 60,000. Default: 20,000.
+        pub lock_interval_ms: u64 = 20_000,
+        /// How long after its last renewal a lock counts here, in milliseconds: less than at the broker, so that two members
+        /// never both believe to have it. At most 60,000. Default: 30,000.
+        pub lock_valid_ms: u64 = 30_000,
+        /// Time between warnings about a message that keeps its queue from being committed, in milliseconds.
+        /// Default: 60,000.
+        pub stall_warning_ms: u64 = 60_000,
+        /// Most messages that one pull asks for (brokers give less when they like). Default: 128.
+        pub pull_messages_max: u32 = 128,
+        /// How long a broker may hold a pull that finds nothing, in milliseconds. Default: 15,000.
+        pub pull_suspend_ms: u64 = 15_000,
+        /// Longest wait for a pull's answer beyond the former, in milliseconds. Default: 10,000.
+        pub pull_grace_ms: u64 = 10_000,
+        /// Waiting times after a failed pull. Default: 100 ms, doubling to 3 s.
+        pub pull_backoff: BackoffPolicy = BackoffPolicy::new(100, 3_000),
+        /// Pause after a pull that found nothing and was not held, in milliseconds: a broker that does not hold pulls is
+        /// not polled in a tight loop. Default: 20.
+        pub empty_pull_pause_ms: u64 = 20,
+        /// Time between commits of offsets, in milliseconds. Default: 5,000.
+        pub commit_interval_ms: u64 = 5_000,
+        /// Time between rebalances that nothing else caused, in milliseconds. Default: 20,000.
+        pub rebalance_interval_ms: u64 = 20_000,
+        /// Waiting times after a rebalance that could not be completed. Default: 500 ms, doubling to 20 s.
+        pub rebalance_backoff: BackoffPolicy = BackoffPolicy::new(500, 20_000),
+        /// Longest time of a handler, in milliseconds; then its future is dropped and the message retried. Default: 900,000 (15 minutes).
+        pub handler_timeout_ms: u64 = 900_000,
+        /// Deliveries after the first before a message becomes a dead letter (a broadcast one is given up). An ordered
+        /// consumer repeats a message until it is done, because the next one may depend on it. Default: 16.
+        pub retries_max: u32 = 16,
+        /// Attempts to hand a message back to the broker before it is processed here again. Default: 3.
+        pub send_back_attempts: u32 = 3,
+        /// How long a message waits here if it could not be handed back, in milliseconds. Default: 5,000.
+        pub local_retry_ms: u64 = 5_000,
+        /// Longest wait at shutdown for running handlers, in milliseconds. Default: 30,000.
+        pub drain_timeout_ms: u64 = 30_000,
+        /// Where the group begins on queues that are new to it.
+        pub start: StartPosition = StartPosition::First,
+    }
 }
 
-impl Default for ConsumerConfig {
-    fn default() -> Self {
-        Self {
-            concurrency: 20,
-            prefetch: PrefetchLimits { messages: 1_000, bytes: 16 << 20, span: 2_000 },
-            inflated_bytes_max: 64 << 20,
-            ordered_suspend_ms: 1_000,
-            lock_interval_ms: 20_000,
-            lock_valid_ms: 30_000,
-            stall_warning_ms: 60_000,
-            pull_messages_max: 128,
-            pull_suspend_ms: 15_000,
-            pull_grace_ms: 10_000,
-            pull_backoff: BackoffPolicy::new(100, 3_000),
-            empty_pull_pause_ms: 20,
-            commit_interval_ms: 5_000,
-            rebalance_interval_ms: 20_000,
-            rebalance_backoff: BackoffPolicy::new(500, 20_000),
-            handler_timeout_ms: 900_000,
-            retries_max: 16,
-            send_back_attempts: 3,
-            local_retry_ms: 5_000,
-            drain_timeout_ms: 30_000,
-            start: StartPosition::First,
+impl ConsumerConfig {
+    /// Most unfinished messages of one queue. Default: 1,000.
+    #[must_use]
+    pub const fn prefetch_messages(mut self, messages: usize) -> Self {
+        self.prefetch.messages = messages;
+        self
+    }
+
+    /// Most bytes of unfinished messages of one queue, as they came. Default: 16 MiB.
+    #[must_use]
+    pub const fn prefetch_bytes(mut self, bytes: usize) -> Self {
+        self.prefetch.bytes = bytes;
+        self
+    }
+
+    /// Greatest distance between the lowest unfinished offset of a queue and the next one to pull. Default: 2,000.
+    #[must_use]
+    pub const fn prefetch_span(mut self, offsets: u64) -> Self {
+        self.prefetch.span = offsets;
+        self
+    }
+
+    /// Says what cannot work, where it can still be changed.
+    pub(crate) fn check(&self, locks: bool) -> Result<(), Error> {
+        if locks && self.lock_interval_ms >= self.lock_valid_ms {
+            let (interval, valid) = (self.lock_interval_ms, self.lock_valid_ms);
+            let reason =
+                format!("{interval} ms is not less than lock_valid_ms, {valid}: each lock would be lost");
+            return Err(Error::Config { setting: "lock_interval_ms", reason });
         }
+        Ok(())
     }
 }

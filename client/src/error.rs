@@ -174,8 +174,8 @@ pub enum Error {
         /// What is wrong and what would do.
         reason: String,
     },
-    /// The client already has a consumer or transaction producer of this group: two would take each other's messages
-    /// or check-backs.
+    /// The client already has a consumer or transaction producer of this group. Brokers know members by the client's id:
+    /// two would be one to them, and take each other's messages or check-backs.
     #[error("this client already has a member of group {group}; use one client per member of a group")]
     DuplicateGroup {
         /// The group.

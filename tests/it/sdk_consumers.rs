@@ -96,7 +96,7 @@ async fn an_ordered_message_is_repeated_before_the_next_one() {
     let client = connect(&broker).await;
     let queues = fill(&client, 3).await.len();
     let log = Log::default();
-    let config = ConsumerConfig { ordered_suspend_ms: 5, ..ConsumerConfig::default() };
+    let config = ConsumerConfig::default().ordered_suspend_ms(5);
     let handler = {
         let log = log.clone();
         move |message: ReceivedMessage| {

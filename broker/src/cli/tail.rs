@@ -1,17 +1,12 @@
 //! `mezzo tail`: prints the messages of a topic as they come.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
-use mezzo_client::{
-    Client, PushConsumer, ReceivedMessage, Verdict,
-    admin::Admin,
-    config::{ConsumerConfig, StartPosition},
-};
+use mezzo_client::{Client, PullConsumer, ReceivedMessage, admin::Admin, config::StartPosition};
 use mezzo_protocol::time::Clock as _;
 use serde_json::{Map, Value, json};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     cluster::{Cluster, Failure},
@@ -19,9 +14,11 @@ use super::{
 };
 use crate::clock::SystemClock;
 
-/// Longest wait at the end for messages that are on their way to be printed, in milliseconds: they were not printed, so
-/// they do not count as consumed.
-const DRAIN_TIMEOUT_MS: u64 = 200;
+/// Most messages that are printed before they count as consumed.
+const BATCH_MAX: u64 = 64;
+
+/// Longest wait for messages before it is waited again; nobody notices.
+const POLL_TIME: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,27 +75,10 @@ pub(super) async fn run(arguments: Tail) -> Result<(), Failure> {
     let signals = signal(SignalKind::interrupt())
         .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)))
         .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
-    let (mut interrupt, mut terminate) = signals?;
-    let (sender, mut received) = mpsc::channel(1);
-    let consumer = start(&client, group, &arguments, sender).await?;
+    let signals = signals?;
+    let consumer = start(&client, group, &arguments).await?;
     remark(&format!("waits for messages of {}; ctrl-C ends it", arguments.topic));
-    let mut printed = 0;
-    while arguments.count.is_none_or(|count| printed < count) {
-        let message: ReceivedMessage = tokio::select! {
-            message = received.recv() => match message {
-                Some(message) => message,
-                None => break,
-            },
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-        };
-        let line = if arguments.json { as_json(&message).to_string() } else { as_text(&message) };
-        if !say(&line) {
-            break;
-        }
-        printed += 1;
-    }
-    drop(received);
+    let printed = print_all(&consumer, &arguments, signals).await;
     consumer.shutdown().await;
     if arguments.group.is_none() {
         for broker in brokers {
@@ -107,36 +87,45 @@ pub(super) async fn run(arguments: Tail) -> Result<(), Failure> {
         }
     }
     client.shutdown().await;
-    Ok(())
+    printed
 }
 
-async fn start(
-    client: &Client,
-    group: &str,
+/// A consumer that is asked: it gives nothing back to the brokers, so they need no retry topic for it.
+async fn start(client: &Client, group: &str, arguments: &Tail) -> Result<PullConsumer, Failure> {
+    let position = match arguments.from {
+        From::First => StartPosition::First,
+        From::Last => StartPosition::Last,
+    };
+    let builder = client.pull_consumer(group).subscribe(&arguments.topic, &arguments.tags);
+    Ok(builder.start_at(position).start().await?)
+}
+
+async fn print_all(
+    consumer: &PullConsumer,
     arguments: &Tail,
-    sender: mpsc::Sender<ReceivedMessage>,
-) -> Result<PushConsumer, Failure> {
-    let config = ConsumerConfig {
-        concurrency: 1,
-        drain_timeout_ms: DRAIN_TIMEOUT_MS,
-        start: match arguments.from {
-            From::First => StartPosition::First,
-            From::Last => StartPosition::Last,
-        },
-        ..ConsumerConfig::default()
-    };
-    let handler = move |message: ReceivedMessage| {
-        let sender = sender.clone();
-        async move {
-            if sender.send(message).await.is_err() {
-                // nobody prints any more: this message stays for the group's next reader
-                std::future::pending::<()>().await;
+    (mut interrupt, mut terminate): (Signal, Signal),
+) -> Result<(), Failure> {
+    let mut left = arguments.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let max = usize::try_from(left.min(BATCH_MAX)).unwrap_or(1);
+        let messages = tokio::select! {
+            messages = consumer.poll(POLL_TIME, max) => messages?,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        };
+        for message in &messages {
+            let line = if arguments.json { as_json(message).to_string() } else { as_text(message) };
+            if !say(&line) {
+                // nobody reads any more: these messages stay for the group's next reader
+                return Ok(());
             }
-            Verdict::Done
+            left -= 1;
         }
-    };
-    let builder = client.push_consumer(group).subscribe(&arguments.topic, &arguments.tags).config(config);
-    Ok(builder.handler(handler).start().await?)
+        if arguments.group.is_some() && !messages.is_empty() {
+            consumer.commit().await;
+        }
+    }
+    Ok(())
 }
 
 fn as_text(message: &ReceivedMessage) -> String {

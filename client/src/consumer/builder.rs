@@ -23,6 +23,39 @@ use crate::error::Error;
 pub struct NoHandler;
 
 /// Builds a [`PushConsumer`]; made by [`Client::push_consumer`].
+///
+/// A client is one member of a group, as in RocketMQ's own clients: brokers know members by the client's id, and give
+/// each its queues. More handlers at one time are a matter of [`concurrency`](Self::concurrency), not of more consumers;
+/// two members in one program need two clients. A second consumer of the group in this client is refused with
+/// [`Error::DuplicateGroup`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), mezzo_client::Error> {
+/// use mezzo_client::config::{ConsumerConfig, StartPosition};
+/// use mezzo_client::{Client, Handler, ReceivedMessage, Verdict};
+///
+/// struct Mailer;
+///
+/// impl Handler for Mailer {
+///     async fn handle(&self, message: ReceivedMessage) -> Verdict {
+///         println!("{}", message.message_id());
+///         Verdict::Done
+///     }
+/// }
+///
+/// let client = Client::connect("127.0.0.1:9876").await?;
+/// let consumer = client
+///     .push_consumer("mailers")
+///     .subscribe("orders", "paid")
+///     .subscribe("refunds", "*")
+///     .config(ConsumerConfig::default().concurrency(64).prefetch_bytes(4 << 20).start(StartPosition::Last))
+///     .handler(Mailer)
+///     .start()
+///     .await?;
+/// # consumer.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until start() is awaited"]
 pub struct PushConsumerBuilder<H = NoHandler> {
     client: Client,
@@ -52,7 +85,7 @@ impl PushConsumerBuilder {
 
 impl<H> PushConsumerBuilder<H> {
     /// A topic, and which of its messages: `"*"` for all, or tags joined by `||`. All members of a group must subscribe
-    /// to the same; brokers keep the newest subscription only.
+    /// to the same; brokers keep the newest subscription only. A second subscription to a topic replaces the first.
     pub fn subscribe(mut self, topic: impl Into<String>, tags: impl Into<String>) -> Self {
         self.wishes.push((topic.into(), tags.into()));
         self
@@ -120,7 +153,8 @@ impl<H> PushConsumerBuilder<H> {
     /// Every member gets every message, and keeps in a file how far it has come: brokers know nothing of it. The file is
     /// replaced as a whole at each commit, so that a crash leaves the old or the new one; its folder is made if it is
     /// not there. Each member needs a file of its own, the same after each restart; without a file there, the member
-    /// begins as a new one does.
+    /// begins as a new one does. A second consumer of a file, in whatever program of this machine, is refused: the file
+    /// is kept by a lock on `<file>.lock`, which stays behind, empty, and is given back when the consumer ends.
     ///
     /// There is nowhere to give a message back to: [`Retry`](crate::Verdict::Retry) and
     /// [`RetryAfter`](crate::Verdict::RetryAfter) give it to the handler here again (after `local_retry_ms`, or the time
@@ -161,10 +195,11 @@ impl<H: Handler> PushConsumerBuilder<H> {
     /// Joins the group and begins to consume. A topic that does not exist yet is looked for until it does.
     ///
     /// # Errors
-    /// If a name or an expression is not allowed, there is no subscription, the offset file cannot be read, or this client already has a consumer in
-    /// the group.
+    /// If a name, an expression or a setting is not allowed, there is no subscription, the offset file cannot be read or
+    /// another consumer uses it, or this client already has a consumer in the group.
     pub async fn start(self) -> Result<PushConsumer, Error> {
         let group = group_name(&self.group)?;
+        self.config.check(self.ordered && self.broadcast.is_none())?;
         let shared = Arc::clone(self.client.shared());
         let subscriptions = subscriptions(&group, self.broadcast.is_none(), &self.wishes, shared.now())?;
         let message_model =

@@ -88,3 +88,34 @@ impl Jobs {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::backlog::tests::taken;
+    use crate::consumer::backlog::{Backlog, Lock};
+    use crate::core::process_queue::PrefetchLimits;
+    use mezzo_protocol::ids::{MessageQueue, QueueId, TopicName};
+    use tokio_util::sync::CancellationToken;
+
+    #[test]
+    fn one_queue_takes_back_its_own_messages_in_their_order() {
+        let limits = PrefetchLimits { messages: 10, bytes: 10, span: 10 };
+        let held = |id| {
+            let queue = MessageQueue::new(TopicName::new("t").unwrap(), "b", QueueId(id));
+            let backlog = Backlog::new(false, Lock::NotNeeded, false);
+            Arc::new(HeldQueue::new(queue, limits, backlog, CancellationToken::new()))
+        };
+        let (one, other) = (held(0), held(1));
+        let jobs = Jobs::default();
+        for number in 0..3 {
+            for held in [&one, &other] {
+                jobs.push(taken(&[number]).into_iter().map(|taken| Job { held: Arc::clone(held), taken }));
+            }
+        }
+        let offsets = |taken: Vec<Taken>| taken.iter().map(|taken| taken.offset.0).collect::<Vec<_>>();
+        assert_eq!(offsets(jobs.withdraw(&one)), [0, 1, 2]);
+        assert!(jobs.withdraw(&one).is_empty());
+        assert_eq!(offsets(jobs.withdraw(&other)), [0, 1, 2]);
+    }
+}

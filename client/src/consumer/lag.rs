@@ -28,7 +28,20 @@ impl QueueLag {
     }
 }
 
-/// What all queues of a member hold that it has not finished, in the order of queues.
+/// What all queues of a member hold that it has not finished, in the order of queues. A member that has no queue yet is
+/// behind in none: look at `queues` before you call a total of 0 good news. Messages that wait for their next attempt at
+/// the broker are counted when they come again.
+///
+/// ```no_run
+/// # async fn example(consumer: &mezzo_client::PushConsumer) -> Result<(), mezzo_client::Error> {
+/// let lag = consumer.lag().await?;
+/// for queue in &lag.queues {
+///     println!("{}: {} of {}, {} to go", queue.queue, queue.position, queue.end, queue.messages());
+/// }
+/// println!("{} in all", lag.total());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lag {
     /// One entry per queue, those of the group's retry topic among them.

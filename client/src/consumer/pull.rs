@@ -76,7 +76,8 @@ impl PullConsumer {
     }
 
     /// Waits for messages, at most `timeout`, and returns those that are there, at least one and at most `max` (0 counts
-    /// as 1). An empty list means that the time was over. Giving the call up loses no message.
+    /// as 1), with bodies of at most `inflated_bytes_max` together. An empty list means that the time was over. Giving
+    /// the call up loses no message.
     ///
     /// # Errors
     /// If the client was shut down.
@@ -91,11 +92,31 @@ impl PullConsumer {
                 () = &mut end => return Ok(Vec::new()),
             }
             // No await from here on: what was taken is handed out.
-            let messages: Vec<_> = jobs.drain(..).filter_map(|job| self.member.receive(job)).collect();
+            let messages = self.open_all(&mut jobs);
             if !messages.is_empty() {
                 return Ok(messages);
             }
         }
+    }
+
+    /// Opens jobs until the bodies fill the bound; puts the others back. A few kilobytes on the wire can be gigabytes
+    /// here, so how many there are says little.
+    fn open_all(&self, jobs: &mut VecDeque<Job>) -> Vec<ReceivedMessage> {
+        let mut room = self.member.config.inflated_bytes_max;
+        let mut messages = Vec::new();
+        while let Some(job) = jobs.pop_front() {
+            let Some((job, message)) = self.member.open(job) else { continue };
+            let bytes = message.body().len();
+            if bytes > room && !messages.is_empty() {
+                jobs.push_front(job);
+                self.member.jobs.put_back(jobs);
+                break;
+            }
+            room = room.saturating_sub(bytes);
+            self.member.done(job);
+            messages.push(message);
+        }
+        messages
     }
 
     /// The messages one after the other, as a [`futures_core::Stream`]. It ends when the consumer does. A message counts
@@ -120,6 +141,42 @@ impl PullConsumer {
     /// If this consumer does not hold the queue, or the broker does not say where the place is.
     pub async fn seek(&self, queue: &MessageQueue, to: SeekTo) -> Result<(), Error> {
         self.member.seek(queue, to).await
+    }
+
+    /// Gives no more messages and pulls no more, of all queues, those assigned later too. What was pulled waits, in its
+    /// order. The member stays in its group and keeps its queues.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: &mezzo_client::PullConsumer) -> Result<(), mezzo_client::Error> {
+    /// use std::time::Duration;
+    ///
+    /// // One queue is too far ahead of the others: it waits until they have caught up.
+    /// if let Some(ahead) = consumer.queues().first() {
+    ///     consumer.pause_queue(ahead);
+    ///     let others = consumer.poll(Duration::from_secs(1), 100).await?;
+    ///     println!("{} messages of other queues", others.len());
+    ///     consumer.resume_queue(ahead);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pause(&self) {
+        self.member.pause_all(true);
+    }
+
+    /// Ends [`pause`](Self::pause). Queues that were paused one by one stay so.
+    pub fn resume(&self) {
+        self.member.pause_all(false);
+    }
+
+    /// As [`pause`](Self::pause) for one queue, now and whenever this member holds it.
+    pub fn pause_queue(&self, queue: &MessageQueue) {
+        self.member.pause_queue(queue, true);
+    }
+
+    /// Ends [`pause_queue`](Self::pause_queue). A consumer that is paused as a whole stays so.
+    pub fn resume_queue(&self, queue: &MessageQueue) {
+        self.member.pause_queue(queue, false);
     }
 
     /// Tells the brokers that the group is done with everything that was handed out. Returns whether they took it; if
@@ -165,16 +222,25 @@ impl fmt::Debug for PullConsumer {
 }
 
 impl GroupMember {
-    /// The message of a job for an application that asked; `None` if its queue was moved or taken away meanwhile, or if
-    /// it cannot be read.
-    pub(super) fn receive(self: &Arc<Self>, job: Job) -> Option<ReceivedMessage> {
+    /// A job with its message; `None` if its queue stands still or was moved or taken away meanwhile, or if the message
+    /// cannot be read. It counts as handed out when the job is [`done`](Self::done).
+    fn open(self: &Arc<Self>, job: Job) -> Option<(Job, ReceivedMessage)> {
         let job = self.admit(job)?;
-        let message = job.message(self.config.inflated_bytes_max);
-        if let Err(error) = &message {
-            let (queue, offset) = (&job.held.queue, job.taken.offset);
-            tracing::error!(%queue, %offset, %error, "a message cannot be read and is passed over");
+        match job.message(self.config.inflated_bytes_max) {
+            Ok(message) => Some((job, message)),
+            Err(error) => {
+                let (queue, offset) = (&job.held.queue, job.taken.offset);
+                tracing::error!(%queue, %offset, %error, "a message cannot be read and is passed over");
+                self.done(job);
+                None
+            }
         }
+    }
+
+    /// The message of a job, which counts as handed out.
+    pub(super) fn receive(self: &Arc<Self>, job: Job) -> Option<ReceivedMessage> {
+        let (job, message) = self.open(job)?;
         self.done(job);
-        message.ok()
+        Some(message)
     }
 }

@@ -14,7 +14,19 @@ use super::member::GroupMember;
 use crate::message::ReceivedMessage;
 
 /// Messages one after the other; made by [`PullConsumer::stream`](crate::PullConsumer::stream). Several streams of one
-/// consumer share its messages.
+/// consumer share its messages. It is a [`futures_core::Stream`], so the combinators of other crates work on it.
+///
+/// ```no_run
+/// # async fn example(client: mezzo_client::Client) -> Result<(), mezzo_client::Error> {
+/// let consumer = client.pull_consumer("reports").subscribe("orders", "*").start().await?;
+/// let mut messages = consumer.stream();
+/// while let Some(message) = messages.next().await {
+///     println!("{}", message.message_id());
+///     consumer.commit().await;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct MessageStream {
     member: Arc<GroupMember>,

@@ -25,7 +25,11 @@ const ABORT_TIME: Duration = Duration::from_secs(1);
 /// The queues of its topics are divided among all members of the group. Handlers run concurrently, or for each queue one
 /// at a time if the handler was given to [`ordered_handler`](crate::PushConsumerBuilder::ordered_handler). Offsets are committed
 /// every few seconds and at [`PushConsumer::shutdown`]; dropping the consumer instead ends it at once, and messages since
-/// the last commit come again.
+/// the last commit come again (an ordered one's queues after a minute, when the broker has forgotten its locks).
+///
+/// No message is passed over in silence: one whose body cannot be read goes back to the broker, as after
+/// [`Verdict::Retry`](crate::Verdict::Retry); a record that is damaged beyond that is asked for a few times more, then
+/// logged as an error and passed over, because nothing behind it would ever come else.
 ///
 /// ```no_run
 /// # async fn example(client: mezzo_client::Client) -> Result<(), Box<dyn std::error::Error>> {

@@ -7,6 +7,18 @@ use super::member::{Commits, GroupMember};
 use crate::error::Error;
 
 /// A place in a queue.
+///
+/// ```no_run
+/// # async fn example(consumer: &mezzo_client::PushConsumer) -> Result<(), mezzo_client::Error> {
+/// use mezzo_client::{Clock as _, SeekTo, SystemClock};
+///
+/// let an_hour_ago = SystemClock.now().saturating_sub_ms(3_600_000);
+/// for queue in consumer.queues() {
+///     consumer.seek(&queue, SeekTo::Time(an_hour_ago)).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeekTo {
     /// The oldest message still kept.

@@ -9,6 +9,21 @@ use mezzo_protocol::delay_level;
 use crate::message::ReceivedMessage;
 
 /// What becomes of a message after its handler looked at it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mezzo_client::{ReceivedMessage, Verdict};
+///
+/// fn judge(message: &ReceivedMessage, shop_is_open: bool) -> Verdict {
+///     match (message.body().is_empty(), shop_is_open) {
+///         (true, _) => Verdict::DeadLetter,
+///         (false, true) => Verdict::Done,
+///         (false, false) => Verdict::RetryAfter(Duration::from_secs(600)),
+///     }
+/// }
+/// # let _: fn(&ReceivedMessage, bool) -> Verdict = judge;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Processed: it is not delivered to this group again (except after a crash before the next commit of offsets).
@@ -16,7 +31,8 @@ pub enum Verdict {
     /// Deliver it again later: the broker waits longer each time (10 s, 30 s, 1 min, … 2 h), and after `retries_max`
     /// deliveries it becomes a dead letter.
     Retry,
-    /// As [`Verdict::Retry`], but after this time. Brokers know 18 times from 1 s to 2 h: the next longer one is taken.
+    /// As [`Verdict::Retry`], but after this time. Brokers know 18 times from 1 s to 2 h (1, 5, 10, 30 s, 1 to 10 min, 20,
+    /// 30 min, 1 h, 2 h): the next longer one is taken, and 2 h for what is longer than that.
     RetryAfter(Duration),
     /// Never deliver it again: keep it in the group's dead-letter topic (`%DLQ%group`).
     DeadLetter,

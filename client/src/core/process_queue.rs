@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use mezzo_protocol::ids::QueueOffset;
 
-/// How much one queue may hold between pull and verdict.
+/// How much one queue may hold between pull and verdict; set by [`ConsumerConfig`](crate::config::ConsumerConfig).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PrefetchLimits {
     /// Most unfinished messages.
     pub messages: usize,

@@ -23,8 +23,8 @@ pub(crate) enum UnreadableMessage {
     Body(#[from] InflateError),
 }
 
-/// A delivered message with everything the broker said about it. Body and properties point into the reply that brought
-/// them, so cloning is cheap, and keeping one message keeps its pull reply in memory.
+/// A delivered message with everything the broker said about it. Body and properties are shared, so cloning is cheap;
+/// keeping one message keeps at most a few small ones that came with it in memory.
 ///
 /// ```
 /// use mezzo_client::{ReceivedMessage, Verdict};

@@ -77,7 +77,7 @@ async fn what_fails_is_repeated_here_a_few_times_and_then_passed_over() {
     put(&broker, 0, &[("t", "never"), ("t", "fine")]);
     let client = broker.client().await;
     let (sender, mut attempts) = tokio::sync::mpsc::unbounded_channel();
-    let config = ConsumerConfig { retries_max: 2, local_retry_ms: 1, ..quick() };
+    let config = quick().retries_max(2).local_retry_ms(1);
     let handler = move |message: ReceivedMessage| {
         let failed = message.body() == "never";
         if failed {
@@ -109,4 +109,22 @@ async fn a_file_that_holds_something_else_is_refused_and_left_alone() {
     let refused = builder.handler(|_: ReceivedMessage| async { Verdict::Done }).start().await;
     assert!(matches!(refused, Err(Error::Config { setting: "broadcast", .. })));
     assert_eq!(fs::read_to_string(folder.file()).unwrap(), "somebody's letters");
+}
+
+#[tokio::test]
+async fn a_file_has_one_consumer_at_a_time() {
+    let folder = Folder::new("shared");
+    let broker = broker(1).await;
+    put(&broker, 0, &[("t", "a")]);
+    let (one, two) = (broker.client().await, broker.client().await);
+    let (handler, mut messages) = collecting(Verdict::Done);
+    let first = consume(&one, &folder.file(), quick(), handler).await;
+    next(&mut messages).await;
+    let builder = two.push_consumer("readers").subscribe("orders", "*").broadcast(folder.file());
+    let second = builder.handler(|_: ReceivedMessage| async { Verdict::Done }).start().await;
+    let refused = second.expect_err("two consumers would undo each other's offsets").to_string();
+    assert!(refused.contains("another consumer uses it"), "{refused}");
+    assert!(first.shutdown().await);
+    let (handler, _messages) = collecting(Verdict::Done);
+    consume(&two, &folder.file(), quick(), handler).await.shutdown().await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mezzo_client::config::{BackoffPolicy, ConsumerConfig, PrefetchLimits, StartPosition};
+use mezzo_client::config::{BackoffPolicy, ConsumerConfig, StartPosition};
 use mezzo_client::{Client, Handler, PushConsumer, ReceivedMessage, ResponseCode, Timestamp, Verdict};
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
 use tokio::sync::{Semaphore, mpsc};
@@ -35,13 +35,11 @@ pub(crate) fn committed(broker: &FakeBroker, queue: u32) -> Option<i64> {
 }
 
 pub(crate) fn quick() -> ConsumerConfig {
-    ConsumerConfig {
-        commit_interval_ms: 20,
-        pull_backoff: BackoffPolicy::new(5, 20),
-        rebalance_backoff: BackoffPolicy::new(10, 50),
-        local_retry_ms: 10,
-        ..ConsumerConfig::default()
-    }
+    ConsumerConfig::default()
+        .commit_interval_ms(20)
+        .pull_backoff(BackoffPolicy::new(5, 20))
+        .rebalance_backoff(BackoffPolicy::new(10, 50))
+        .local_retry_ms(10)
 }
 
 pub(crate) async fn consume(client: &Client, config: ConsumerConfig, handler: impl Handler) -> PushConsumer {
@@ -145,7 +143,7 @@ async fn a_handler_that_panics_or_takes_too_long_retries_its_message() {
     let broker = broker(1).await;
     put(&broker, 0, &[("t", "panics"), ("t", "hangs"), ("t", "fine")]);
     let client = broker.client().await;
-    let config = ConsumerConfig { handler_timeout_ms: 50, ..quick() };
+    let config = quick().handler_timeout_ms(50);
     let consumer = consume(&client, config, |message: ReceivedMessage| async move {
         assert_ne!(message.body(), "panics", "as the test wants it");
         if message.body() == "hangs" {
@@ -166,7 +164,7 @@ async fn a_message_that_cannot_go_back_is_processed_here_again() {
     put(&broker, 0, &[("t", "a")]);
     broker.script(BACK, [Action::Code(ResponseCode::SYSTEM_ERROR), Action::Code(ResponseCode::SYSTEM_ERROR)]);
     let client = broker.client().await;
-    let config = ConsumerConfig { send_back_attempts: 2, ..quick() };
+    let config = quick().send_back_attempts(2);
     let (handler, mut messages) = collecting(Verdict::Retry);
     let consumer = consume(&client, config, handler).await;
     assert_eq!(next(&mut messages).await.delivery_attempt(), 1);
@@ -211,7 +209,7 @@ async fn a_queue_that_is_taken_away_is_committed_and_no_longer_pulled() {
     put(&broker, 1, &[("t", "a")]);
     let client = broker.client().await;
     let (handler, mut messages) = collecting(Verdict::Done);
-    let config = ConsumerConfig { commit_interval_ms: 60_000, ..quick() };
+    let config = quick().commit_interval_ms(60_000);
     let consumer = consume(&client, config, handler).await;
     next(&mut messages).await;
     broker.shared.lock().queues.others = vec!["zzz-other-client".to_owned()];
@@ -232,8 +230,7 @@ async fn no_more_is_pulled_than_the_bound_allows() {
     let broker = broker(1).await;
     put(&broker, 0, &[("t", "x"); 10]);
     let client = broker.client().await;
-    let prefetch = PrefetchLimits { messages: 4, bytes: 1 << 20, span: 1_000 };
-    let config = ConsumerConfig { prefetch, pull_messages_max: 2, concurrency: 1, ..quick() };
+    let config = quick().prefetch_messages(4).pull_messages_max(2).concurrency(1);
     let gate = Arc::new(Semaphore::new(0));
     let consumer = consume(&client, config, {
         let gate = Arc::clone(&gate);
@@ -267,7 +264,7 @@ async fn shutdown_lets_running_handlers_finish_and_leaves_the_rest_to_others() {
     let client = broker.client().await;
     let (started, mut starts) = mpsc::unbounded_channel();
     let gate = Arc::new(Semaphore::new(0));
-    let consumer = consume(&client, ConsumerConfig { concurrency: 1, ..quick() }, {
+    let consumer = consume(&client, quick().concurrency(1), {
         let gate = Arc::clone(&gate);
         move |_: ReceivedMessage| {
             started.send(()).unwrap();
@@ -296,7 +293,7 @@ async fn a_committed_offset_wins_over_the_start_position() {
     broker.shared.lock().queues.committed.insert(("readers".into(), "orders".into(), 0), 2);
     let client = broker.client().await;
     let (handler, mut messages) = collecting(Verdict::Done);
-    let config = ConsumerConfig { start: StartPosition::Last, ..quick() };
+    let config = quick().start(StartPosition::Last);
     let consumer = consume(&client, config, handler).await;
     assert_eq!(next(&mut messages).await.body(), "c");
     broker.wait("the end of queue 1", |seen| seen.code() == PULL && seen.field("queueId") == "1").await;
@@ -312,8 +309,7 @@ async fn where_a_group_began_is_committed_at_once_so_that_a_crash_does_not_move_
     let broker = broker(1).await;
     put(&broker, 0, &[("t", "a"), ("t", "b")]);
     let client = broker.client().await;
-    let start = StartPosition::Last;
-    let config = ConsumerConfig { commit_interval_ms: 60_000, start, ..quick() };
+    let config = quick().commit_interval_ms(60_000).start(StartPosition::Last);
     let (handler, _messages) = collecting(Verdict::Done);
     let consumer = consume(&client, config, handler).await;
     wait_committed(&broker, 0, 2).await;
@@ -326,7 +322,7 @@ async fn a_group_can_start_at_a_time() {
     put(&broker, 0, &[("t", "a"), ("t", "b"), ("t", "c")]);
     let client = broker.client().await;
     let (handler, mut messages) = collecting(Verdict::Done);
-    let config = ConsumerConfig { start: StartPosition::At(Timestamp::from_ms(70_001)), ..quick() };
+    let config = quick().start(StartPosition::At(Timestamp::from_ms(70_001)));
     let consumer = consume(&client, config, handler).await;
     assert_eq!(bodies(&mut messages, 2).await, ["b", "c"].map(String::from).into());
     consumer.shutdown().await;
@@ -393,7 +389,7 @@ async fn a_topic_that_a_producer_of_the_same_client_made_is_found_at_once() {
     put(&broker, 0, &[("t", "a")]);
     let (handler, mut messages) = collecting(Verdict::Done);
     // Longer than the test may take: the first rebalance has to find the topic.
-    let config = ConsumerConfig { rebalance_backoff: BackoffPolicy::new(60_000, 60_000), ..quick() };
+    let config = quick().rebalance_backoff(BackoffPolicy::new(60_000, 60_000));
     let consumer = consume(&client, config, handler).await;
     assert_eq!(next(&mut messages).await.body(), "a");
     consumer.shutdown().await;

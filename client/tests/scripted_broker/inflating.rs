@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use mezzo_client::config::{ConsumerConfig, PrefetchLimits};
 use mezzo_client::{ReceivedMessage, Verdict};
 use tokio::sync::Semaphore;
 
-use crate::consuming::{BACK, PULL, broker, collecting, consume, next, put, quick, wait_committed};
+use crate::consuming::{BACK, PATIENCE, PULL, broker, collecting, consume, next, put, quick, wait_committed};
 
 /// 2,000 times "a", as zlib has it.
 const SMALL: &[u8] = &[
@@ -21,7 +20,7 @@ async fn a_body_above_the_bound_is_given_back_without_a_handler() {
     put(&broker, 0, &[("t", "fine")]);
     let client = broker.client().await;
     let (handler, mut messages) = collecting(Verdict::Done);
-    let config = ConsumerConfig { inflated_bytes_max: 1_999, ..quick() };
+    let config = quick().inflated_bytes_max(1_999);
     let consumer = consume(&client, config, handler).await;
     assert_eq!(next(&mut messages).await.body(), "fine");
     wait_committed(&broker, 0, 2).await;
@@ -29,7 +28,7 @@ async fn a_body_above_the_bound_is_given_back_without_a_handler() {
     consumer.shutdown().await;
     broker.shared.lock().queues.put_compressed("orders", 0, SMALL);
     let (handler, mut messages) = collecting(Verdict::Done);
-    let config = ConsumerConfig { inflated_bytes_max: 2_000, ..quick() };
+    let config = quick().inflated_bytes_max(2_000);
     let consumer = consume(&client, config, handler).await;
     assert_eq!(next(&mut messages).await.body(), &vec![b'a'; 2_000]);
     consumer.shutdown().await;
@@ -44,8 +43,7 @@ async fn messages_that_wait_count_as_large_as_they_came() {
     let client = broker.client().await;
     let gate = Arc::new(Semaphore::new(0));
     // Room for all four as they came, and for no inflated one.
-    let prefetch = PrefetchLimits { messages: 100, bytes: 1_900, span: 100 };
-    let config = ConsumerConfig { prefetch, pull_messages_max: 1, concurrency: 1, ..quick() };
+    let config = quick().prefetch_bytes(1_900).pull_messages_max(1).concurrency(1);
     let consumer = consume(&client, config, {
         let gate = Arc::clone(&gate);
         move |_: ReceivedMessage| {
@@ -63,5 +61,25 @@ async fn messages_that_wait_count_as_large_as_they_came() {
     broker.wait("the pull of the fourth, before any verdict", fits).await;
     gate.add_permits(4);
     wait_committed(&broker, 0, 4).await;
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_poll_gives_no_more_than_the_bound_whatever_the_bodies_grow_to() {
+    let broker = broker(1).await;
+    for _ in 0..5 {
+        broker.shared.lock().queues.put_compressed("orders", 0, SMALL);
+    }
+    put(&broker, 0, &[("t", "small")]);
+    let client = broker.client().await;
+    let builder = client.pull_consumer("readers").subscribe("orders", "*");
+    let consumer = builder.config(quick().inflated_bytes_max(4_100)).start().await.unwrap();
+    let mut offsets = Vec::new();
+    while offsets.len() < 6 {
+        let messages = consumer.poll(PATIENCE, 100).await.unwrap();
+        assert!(messages.iter().map(|message| message.body().len()).sum::<usize>() <= 4_100);
+        offsets.extend(messages.iter().map(|message| message.queue_offset().0));
+    }
+    assert_eq!(offsets, [0, 1, 2, 3, 4, 5], "what did not fit comes with the next poll, in its order");
     consumer.shutdown().await;
 }

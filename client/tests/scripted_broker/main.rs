@@ -8,6 +8,7 @@ mod connection;
 mod consuming;
 mod counting;
 mod encoding;
+mod failing;
 mod fake;
 mod half_open;
 mod inflating;

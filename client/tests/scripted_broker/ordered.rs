@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mezzo_client::config::ConsumerConfig;
-use mezzo_client::{Client, Handler, PushConsumer, ReceivedMessage, Verdict};
+use mezzo_client::{Client, Error, Handler, PushConsumer, QueueOffset, ReceivedMessage, SeekTo, Verdict};
 use mezzo_protocol::remoting::body::lock::LockBatchRequest;
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::consuming::{BACK, COMMIT, broker, collecting, committed, next, put, quick, wait_committed};
+use crate::consuming::{
+    BACK, COMMIT, PATIENCE, broker, collecting, committed, next, put, quick, wait_committed,
+};
 use crate::fake::{FakeBroker, Seen};
 
 const LOCK: RequestCode = RequestCode::LOCK_BATCH_MQ;
@@ -77,7 +79,7 @@ async fn a_retry_suspends_its_queue_and_no_message_overtakes() {
     put(&broker, 1, &[("t", "free")]);
     let client = broker.client().await;
     let (sender, mut seen) = mpsc::unbounded_channel();
-    let config = ConsumerConfig { ordered_suspend_ms: 5, ..quick() };
+    let config = quick().ordered_suspend_ms(5);
     let consumer = consume(&client, config, move |message: ReceivedMessage| {
         let attempt = message.delivery_attempt();
         sender.send((text(&message), attempt)).unwrap();
@@ -126,7 +128,7 @@ async fn a_queue_is_not_pulled_before_its_lock_is_had_and_the_lock_is_renewed_an
     broker.shared.lock().queues.locked_elsewhere = vec![1];
     let client = broker.client().await;
     let (handler, mut messages) = collecting(Verdict::Done);
-    let config = ConsumerConfig { lock_interval_ms: 20, ..quick() };
+    let config = quick().lock_interval_ms(20);
     let consumer = consume(&client, config, handler).await;
     assert_eq!(text(&next(&mut messages).await), "a");
     let asked = |memory_of: i64| broker.all(LOCK).iter().filter(|seen| names(seen, LOCK, memory_of)).count();
@@ -189,7 +191,7 @@ async fn a_lock_that_another_member_took_ends_the_hold_without_a_commit() {
     let client = broker.client().await;
     let gate = Arc::new(Semaphore::new(0));
     let (started, mut starts) = mpsc::unbounded_channel();
-    let config = ConsumerConfig { lock_interval_ms: 10, commit_interval_ms: 60_000, ..quick() };
+    let config = quick().lock_interval_ms(10).commit_interval_ms(60_000);
     let consumer = consume(&client, config, {
         let gate = Arc::clone(&gate);
         move |message: ReceivedMessage| {
@@ -221,4 +223,38 @@ async fn a_lock_that_another_member_took_ends_the_hold_without_a_commit() {
     );
     gate.add_permits(1);
     consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_seek_does_not_wait_for_a_message_that_is_suspended() {
+    let broker = broker(1).await;
+    put(&broker, 0, &[("t", "a"), ("t", "b")]);
+    let client = broker.client().await;
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let consumer = consume(&client, quick(), move |message: ReceivedMessage| {
+        sender.send(text(&message)).unwrap();
+        async move {
+            match text(&message).as_str() {
+                "a" => Verdict::RetryAfter(Duration::from_secs(3_600)),
+                _ => Verdict::Done,
+            }
+        }
+    })
+    .await;
+    assert_eq!(seen.recv().await.unwrap(), "a");
+    let queue = consumer.queues().into_iter().find(|queue| queue.topic == *"orders").unwrap();
+    consumer.seek(&queue, SeekTo::Offset(QueueOffset(1))).await.unwrap();
+    let next = tokio::time::timeout(PATIENCE, seen.recv()).await.expect("the queue goes on");
+    assert_eq!(next.unwrap(), "b");
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn locks_that_would_be_lost_before_each_renewal_are_refused() {
+    let broker = broker(1).await;
+    let client = broker.client().await;
+    let builder = client.push_consumer("readers").subscribe("orders", "*");
+    let builder = builder.config(quick().lock_interval_ms(500).lock_valid_ms(400));
+    let refused = builder.ordered_handler(|_: ReceivedMessage| async { Verdict::Done }).start().await;
+    assert!(matches!(refused, Err(Error::Config { setting: "lock_interval_ms", .. })));
 }

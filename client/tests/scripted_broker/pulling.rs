@@ -112,3 +112,29 @@ async fn a_consumer_of_a_client_that_is_shut_down_says_so() {
     let both = client.pull_consumer("g").subscribe("orders", "*").assign([orders(0)]).start().await;
     assert!(matches!(both, Err(Error::Config { .. })));
 }
+
+#[tokio::test]
+async fn a_paused_queue_gives_nothing_until_it_is_resumed_and_keeps_its_order() {
+    let broker = broker(2).await;
+    put(&broker, 0, &[("t", "a"), ("t", "b"), ("t", "c"), ("t", "d")]);
+    let client = broker.client().await;
+    let builder = client.pull_consumer("readers").assign([orders(0), orders(1)]).config(quick());
+    let consumer = builder.start().await.unwrap();
+    assert_eq!(texts(&consumer, 1).await, ["a"]);
+    consumer.pause_queue(&orders(0));
+    put(&broker, 0, &[("t", "e")]);
+    put(&broker, 1, &[("t", "other")]);
+    assert_eq!(texts(&consumer, 1).await, ["other"]);
+    assert!(consumer.poll(Duration::from_millis(30), 10).await.unwrap().is_empty());
+    assert_eq!(consumer.lag().await.unwrap().total(), 4);
+    consumer.pause();
+    consumer.resume_queue(&orders(0));
+    assert!(consumer.poll(Duration::from_millis(30), 10).await.unwrap().is_empty(), "all are paused");
+    consumer.resume();
+    assert_eq!(texts(&consumer, 2).await, ["b", "c"]);
+    // Paused and resumed at once: what was ready before keeps its place before what comes.
+    consumer.pause();
+    consumer.resume();
+    assert_eq!(texts(&consumer, 2).await, ["d", "e"]);
+    consumer.shutdown().await;
+}

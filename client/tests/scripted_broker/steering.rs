@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mezzo_client::assignment::{AssignmentStrategy, Averagely};
-use mezzo_client::config::ConsumerConfig;
 use mezzo_client::{MessageQueue, PushConsumer, QueueOffset, ReceivedMessage, SeekTo, Timestamp, Verdict};
 use mezzo_protocol::remoting::RequestCode;
 
@@ -53,7 +52,7 @@ async fn a_queue_goes_on_where_it_is_told_to_and_the_broker_knows() {
     put(&broker, 0, &[("t", "a"), ("t", "b"), ("t", "c")]);
     let client = broker.client().await;
     let (handler, mut messages) = collecting(Verdict::Done);
-    let consumer = consume(&client, ConsumerConfig { concurrency: 1, ..quick() }, handler).await;
+    let consumer = consume(&client, quick().concurrency(1), handler).await;
     for body in ["a", "b", "c"] {
         assert_eq!(next(&mut messages).await.body(), body);
     }

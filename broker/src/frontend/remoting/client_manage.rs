@@ -10,7 +10,7 @@ use mezzo_protocol::{
     remoting::{
         body::{
             consumer_list::ConsumerList,
-            heartbeat::{ConsumerData, HeartbeatData, MessageModel, SubscriptionData},
+            heartbeat::{ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData},
             relaxed_json,
         },
         header::client::{
@@ -18,6 +18,7 @@ use mezzo_protocol::{
         },
         response_code::ResponseCode,
     },
+    system_topic::is_retry,
 };
 use serde::Deserialize;
 
@@ -31,8 +32,8 @@ use crate::service::{
     client_registry::{ConsumerHeartbeat, ConsumptionModel, JoinRefused, Subscription},
 };
 
-/// HEART_BEAT (34): the client's groups as of now. A consumer group and its retry topic are made to exist before the
-/// client is let in, because it subscribes to the topic at once.
+/// HEART_BEAT (34): the client's groups as of now. A consumer group, and its retry topic if the member needs it, are made
+/// to exist before the client is let in, because it subscribes to the topic at once.
 pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let data = HeartbeatData::decode(request.body())?;
     // every group remembers it
@@ -62,7 +63,9 @@ pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
             missing_groups.push(group);
             continue;
         };
-        missing_topics.extend(turn.services.groups.missing_retry_topic(&config));
+        if wants_retries(&consumer) {
+            missing_topics.extend(turn.services.groups.missing_retry_topic(&config));
+        }
         heartbeats.push(consumer_heartbeat(group, consumer, data.without_sub, config.notify_ids_changed)?);
     }
     if !missing_groups.is_empty() || !missing_topics.is_empty() {
@@ -84,6 +87,15 @@ pub(crate) fn heartbeat(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let says = HeartbeatReplyHeader { header_encodings: Some(HEADER_ENCODINGS_BOTH.into()) };
     turn.reply(request, response::ok().with_ext(says.encode()));
     Ok(Step::Done)
+}
+
+/// Whether the member gives messages back that it could not process. One that pulls when it likes, or that gets
+/// everything for itself alone, does not, unless it says otherwise by subscribing to its retry topic: without this each
+/// reader in passing left an empty topic behind. A message that is given back all the same makes the topic then.
+fn wants_retries(consumer: &ConsumerData) -> bool {
+    let for_itself =
+        consumer.consume_type == ConsumeType::Pull || consumer.message_model == MessageModel::Broadcasting;
+    !for_itself || consumer.subscription_data_set.iter().any(|data| is_retry(&data.topic))
 }
 
 fn consumer_heartbeat(

@@ -60,6 +60,13 @@ impl Queues {
         record[body] ^= 1;
     }
 
+    /// A record that is not one: its length is right, and nothing else.
+    pub(crate) fn put_broken(&mut self, topic: &str, queue: u32) {
+        self.put(topic, queue, "t", "broken");
+        let record = self.records.get_mut(&(topic.to_owned(), queue)).unwrap().last_mut().unwrap();
+        record[4..].fill(0xff);
+    }
+
     pub(crate) fn committed_of(&self, group: &str, topic: &str, queue: u32) -> Option<i64> {
         self.committed.get(&(group.to_owned(), topic.to_owned(), queue)).copied()
     }

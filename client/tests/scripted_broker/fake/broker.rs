@@ -74,6 +74,13 @@ pub(crate) struct Memory {
     pub(crate) queues: Queues,
 }
 
+impl Memory {
+    /// How often a request with this code came for a topic.
+    pub(crate) fn count(&self, code: RequestCode, topic: &str) -> usize {
+        self.seen.iter().filter(|seen| seen.code() == code && seen.field("topic") == topic).count()
+    }
+}
+
 pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     pub(crate) memory: Mutex<Memory>,
