@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use mezzo_tests::binary::{Binary, mezzo, run};
 use mezzo_tests::producer::{Producer, SUCCESS, Verdict};
 use mezzo_tests::source::workspace;
+use mezzo_tests::wire::Wire;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -95,6 +96,9 @@ fn what_send_sends_tail_prints() {
     assert_eq!(coffee["properties"]["shop"], "north");
     let text = shell.printed(&["tail", "orders", "--from", "first", "--tags", "paid", "--count", "1"]);
     assert!(text.contains("[paid] order-17\tone coffee"), "{text}");
+    let mut names = Wire::connect(shell.binary.name_server);
+    let topics: Value = serde_json::from_slice(&names.call(206, &[], b"").body).expect("the topics");
+    assert_eq!(topics["topicList"], serde_json::json!(["orders"]), "tail leaves nothing behind");
     let said = shell.refused(&["send", "orders", "x", "--property", "shop"]);
     assert!(said.contains("NAME=VALUE"), "{said}");
 }

@@ -17,6 +17,8 @@ mod sdk;
 mod sdk_connections;
 mod sdk_consumers;
 mod sdk_producer;
+mod sdk_pull;
+mod sdk_push;
 mod sdk_transactions;
 mod visibility;
 mod wire_bounds;
