@@ -34,8 +34,9 @@ pub(super) struct OffsetFile {
     path: Arc<Path>,
     /// Queues that are not held now are kept: they may come back.
     table: Mutex<Table>,
-    /// One writer at a time, so that an older state never replaces a newer one.
-    writing: tokio::sync::Mutex<()>,
+    /// One writer at a time, so that an older state never replaces a newer one. The writing itself holds it: it goes on
+    /// when whoever waits for it is gone.
+    writing: Arc<tokio::sync::Mutex<()>>,
     /// `None` once the consumer has ended. Who writes has a share of it, so that nobody else begins before the end.
     lock: Mutex<Option<Arc<FileLock>>>,
 }
@@ -68,7 +69,7 @@ impl OffsetFile {
             }
         };
         let lock = Mutex::new(Some(Arc::new(lock)));
-        Ok(Self { path, table: Mutex::new(table), writing: tokio::sync::Mutex::default(), lock })
+        Ok(Self { path, table: Mutex::new(table), writing: Arc::default(), lock })
     }
 
     /// Leaves the file to others, when what is being written now has been written. Nothing can be saved from now on.
@@ -87,7 +88,7 @@ impl OffsetFile {
         &self,
         due: impl FnOnce() -> Vec<(Arc<HeldQueue>, QueueOffset)>,
     ) -> io::Result<Vec<(Arc<HeldQueue>, QueueOffset)>> {
-        let _writer = self.writing.lock().await;
+        let writer = Arc::clone(&self.writing).lock_owned().await;
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let lock = lock.ok_or_else(|| io::Error::other("the consumer has ended"))?;
         let due = due();
@@ -98,7 +99,7 @@ impl OffsetFile {
         };
         let path = Arc::clone(&self.path);
         let write = move || {
-            let _lock = lock;
+            let (_lock, _writer) = (lock, writer);
             replace(&path, &text)
         };
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
@@ -192,6 +193,10 @@ fn parse(text: &str) -> Option<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::backlog::{Backlog, Lock};
+    use crate::consumer::contained::poll_once;
+    use crate::core::process_queue::PrefetchLimits;
+    use tokio_util::sync::CancellationToken;
 
     fn table() -> Table {
         let queue = |topic: &str, broker: &str, id| {
@@ -201,6 +206,29 @@ mod tests {
             (queue("orders", "broker a", 3), QueueOffset(7)),
             (queue("prices", "b", 0), QueueOffset(u64::MAX)),
         ])
+    }
+
+    #[tokio::test]
+    async fn a_save_that_is_given_up_ends_before_the_next_one_begins() {
+        let folder = std::env::temp_dir().join(format!("mezzo-offset-file-{}", std::process::id()));
+        let path = folder.join("offsets");
+        let file = OffsetFile::open(path.clone()).await.unwrap();
+        let queue = MessageQueue::new(TopicName::new("orders").unwrap(), "b", QueueId(0));
+        let limits = PrefetchLimits { messages: 1, bytes: 1, span: 1 };
+        let backlog = Backlog::new(false, Lock::NotNeeded, false);
+        let held = Arc::new(HeldQueue::new(queue.clone(), limits, backlog, CancellationToken::new()));
+        for number in 0..50 {
+            let due = |offset| vec![(Arc::clone(&held), QueueOffset(offset))];
+            let mut given_up = Box::pin(file.save(|| due(2 * number)));
+            assert!(poll_once(given_up.as_mut()).await.is_pending());
+            drop(given_up);
+            file.save(|| due(2 * number + 1)).await.unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert_eq!(parse(&text), Some(Table::from([(queue.clone(), QueueOffset(2 * number + 1))])));
+        }
+        file.release();
+        assert!(file.save(Vec::new).await.is_err(), "somebody else may have it");
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
