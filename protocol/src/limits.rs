@@ -75,6 +75,9 @@ pub const TRANSACTION_MESSAGES_MAX: u16 = 1_000;
 /// Most bytes of log that the messages of one transaction take together.
 pub const TRANSACTION_BYTES_MAX: u64 = 64 << 20;
 
+/// Most queues whose offsets move with one transaction.
+pub const TRANSACTION_OFFSETS_MAX: usize = 1_024;
+
 /// Longest reason that a person gives for a decision, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 

@@ -132,6 +132,21 @@ pub struct CountedAsk {
     pub waited_ms: u32,
 }
 
+/// Who wants the lease of which queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRequest {
+    /// The consumer group.
+    pub group: GroupName,
+    /// The topic.
+    pub topic: TopicName,
+    /// The queue within the topic.
+    pub queue: QueueId,
+    /// Who asks.
+    pub client: String,
+    /// For how long, in milliseconds from now.
+    pub ttl_ms: u64,
+}
+
 /// One thing to do.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -142,6 +157,22 @@ pub enum Operation {
     End(EndTransaction),
     /// These transactions were asked about once more, and the ask counts.
     Asked(Vec<CountedAsk>),
+    /// As [`Operation::End`], for a transaction without messages that the history was asked about.
+    #[doc(hidden)]
+    EndUnheardOf(EndTransaction),
+    /// Give a client the lease of a queue, or renew it.
+    Lease(LeaseRequest),
+    /// Give the lease with this epoch back.
+    ReleaseLease {
+        /// The consumer group.
+        group: GroupName,
+        /// The topic.
+        topic: TopicName,
+        /// The queue within the topic.
+        queue: QueueId,
+        /// As [`OperationResult::Leased`] said.
+        epoch: u64,
+    },
     /// Asking ends: the transaction is IN_DOUBT.
     Park {
         /// Which transaction.

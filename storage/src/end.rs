@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mezzo_protocol::ids::{GroupName, PhysicalOffset, TransactionId};
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName, TransactionId};
 
 use crate::format::record::{Outcome, Source};
 
@@ -18,6 +18,28 @@ pub enum EndTarget {
         /// Its id within the group.
         id: TransactionId,
     },
+}
+
+/// Offsets of one consumer group that a transaction moves: what it consumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionOffsets {
+    /// The consumer group.
+    pub group: GroupName,
+    /// At most [`TRANSACTION_OFFSETS_MAX`](mezzo_protocol::limits::TRANSACTION_OFFSETS_MAX).
+    pub entries: Vec<OffsetMove>,
+}
+
+/// One queue's part of [`TransactionOffsets`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetMove {
+    /// The topic.
+    pub topic: TopicName,
+    /// The queue within the topic.
+    pub queue: QueueId,
+    /// The next offset to consume.
+    pub offset: QueueOffset,
+    /// The lease under which the queue was consumed.
+    pub epoch: u64,
 }
 
 /// END: the decision a producer, a check-back answer or a person asks for.
@@ -39,6 +61,8 @@ pub struct EndTransaction {
     /// How many messages the producer has prepared. A commit of a transaction with an id, on the word of its producer,
     /// needs the right number; one that is given is always checked.
     pub count: Option<u16>,
+    /// Consumer offsets that a commit moves together with its messages. A rollback moves none.
+    pub offsets: Option<TransactionOffsets>,
     /// The address that asked, for the record.
     pub decider: Option<SocketAddr>,
     /// Why, for the record; operators only.
@@ -57,6 +81,7 @@ impl EndTransaction {
             outcome,
             source,
             count: None,
+            offsets: None,
             decider: None,
             reason: None,
         }

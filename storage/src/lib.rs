@@ -18,8 +18,8 @@ mod base;
 mod half;
 mod store;
 
-pub use batch::{Batch, CountedAsk, EncodeError, Encoder, Operation, Visibility};
-pub use end::{EndTarget, EndTransaction};
+pub use batch::{Batch, CountedAsk, EncodeError, Encoder, LeaseRequest, Operation, Visibility};
+pub use end::{EndTarget, EndTransaction, OffsetMove, TransactionOffsets};
 pub use error::StorageError;
 pub use format::key_hash;
 pub use format::queue_entry::QueueEntry;
@@ -27,10 +27,11 @@ pub use format::record::{AskAnswer, Outcome, ParkReason, Source};
 pub use options::{AckLevel, CheckPolicy, StoreOptions};
 pub use results::{Decision, OperationResult, Refusal};
 pub use state::groups::GroupConfig;
+pub use state::leases::Lease;
 pub use state::queues::EntriesRead;
 pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue, Topic, TopicConfig};
 pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
 pub use store::{
-    Background, Event, Happened, NoObserver, OpenDetails, OpenFilter, OpenReport, PositionRead, Store,
-    StoreObserver, StoredMessage, TIMELINE_EVENTS_MAX, Timeline, TransactionRecord,
+    Background, Event, Happened, NoObserver, OffsetLeased, OpenDetails, OpenFilter, OpenReport, PositionRead,
+    Store, StoreObserver, StoredMessage, TIMELINE_EVENTS_MAX, Timeline, TransactionRecord,
 };

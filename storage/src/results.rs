@@ -86,6 +86,22 @@ pub enum Refusal {
     /// [`TRANSACTION_BYTES_MAX`](mezzo_protocol::limits::TRANSACTION_BYTES_MAX).
     #[error("the transaction is full: at most 1000 messages and 64 MiB")]
     TransactionFull,
+    /// More offsets in one decision than
+    /// [`TRANSACTION_OFFSETS_MAX`](mezzo_protocol::limits::TRANSACTION_OFFSETS_MAX).
+    #[error("too many offsets in one transaction: at most 1024")]
+    TooManyOffsets,
+    /// Another client holds the lease of this queue.
+    #[error("another client holds the lease of this queue until {} ms", until.as_ms())]
+    LeaseHeld {
+        /// When it ends unless it is renewed, by the caller's clock.
+        until: Timestamp,
+    },
+    /// The lease that was named is not the queue's: it was taken by another client, or never given.
+    #[error("the lease of this queue has another epoch")]
+    LeaseLost,
+    /// As many leases as the broker keeps.
+    #[error("too many leases")]
+    TooManyLeases,
     /// `limits.open_messages` half and delayed messages are open.
     #[error("too many open half and delayed messages (limits.open_messages); try again later")]
     TooManyOpen,
@@ -133,6 +149,18 @@ pub enum OperationResult {
     AlreadyDecided(Decision),
     /// END contradicts what was decided before; this is what stands.
     Conflict(Decision),
+    /// END names by its id a transaction that has no messages, moves no offsets, and was never heard of: there is
+    /// nothing to decide.
+    NothingToDecide,
+    /// A lease was given or renewed.
+    Leased {
+        /// What decisions name it by.
+        epoch: u64,
+        /// When it ends unless it is renewed, by the caller's clock.
+        expires_at: Timestamp,
+        /// Where to consume from, decisions of earlier holders included; `None` if the group never said.
+        next_offset: Option<QueueOffset>,
+    },
     /// A tick made this many messages visible.
     Ticked {
         /// How many.

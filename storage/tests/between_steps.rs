@@ -156,6 +156,7 @@ fn end_of(origin: PhysicalOffset, key: &str, outcome: Outcome) -> EndTransaction
         outcome,
         source: Source::Producer,
         count: None,
+        offsets: None,
         decider: None,
         reason: None,
     }
@@ -261,7 +262,7 @@ fn offsets_of_a_deleted_topic_do_not_come_back() {
     s.topic("t");
     let entries = vec![(name("t"), QueueId(0), QueueOffset(7))];
     let group = GroupName::new("cg").unwrap();
-    s.store.commit_offset(&group, &name("t"), QueueId(0), QueueOffset(7));
+    s.store.commit_offset(&group, &name("t"), QueueId(0), QueueOffset(7)).unwrap();
     // a flush that took its copy before the deletion and is appended behind it
     s.one(Operation::DeleteTopic(name("t")));
     s.one(Operation::Offsets { group, entries });
@@ -278,7 +279,7 @@ fn more_offsets_than_a_frame_holds_are_logged_all_the_same() {
     s.one(Operation::PutTopic(config));
     let group = GroupName::new("cg").unwrap();
     for queue in 0..2000 {
-        s.store.commit_offset(&group, &name("t"), QueueId(queue), QueueOffset(7));
+        s.store.commit_offset(&group, &name("t"), QueueId(queue), QueueOffset(7)).unwrap();
     }
     while s.store.prepare_step().unwrap() {}
     s.store.flush_offsets(s.now()).unwrap();
@@ -516,7 +517,7 @@ fn a_group_that_nobody_knows_is_not_deleted_and_one_of_offsets_alone_is() {
     assert_eq!(s.one(Operation::DeleteGroup(group.clone())), refused);
     s.store.sync().unwrap();
     assert_eq!(s.store.limit(), end, "nothing was written");
-    s.store.commit_offset(&group, &name("t"), QueueId(0), QueueOffset(7));
+    s.store.commit_offset(&group, &name("t"), QueueId(0), QueueOffset(7)).unwrap();
     assert_eq!(s.one(Operation::DeleteGroup(group.clone())), OperationResult::Done);
     assert!(s.store.offsets_of("cg").is_empty());
     s.one(Operation::PutGroup(GroupConfig::new(group.clone())));

@@ -13,9 +13,9 @@ use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, SimulatedDisk};
 use mezzo_storage::{
-    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, OpenFilter, OpenReport, OpenState, Operation,
-    OperationResult, Outcome, ParkReason, Source, StorageError, Store, StoreOptions, TopicConfig, Visibility,
-    key_hash,
+    AckLevel, Batch, EndTarget, EndTransaction, LeaseRequest, NoObserver, OffsetMove, OpenFilter, OpenReport,
+    OpenState, Operation, OperationResult, Outcome, ParkReason, Refusal, Source, StorageError, Store,
+    StoreOptions, TopicConfig, TransactionOffsets, Visibility, key_hash,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -40,7 +40,10 @@ struct State {
     due: BTreeMap<(u64, u64), (&'static str, String)>,
     /// Origin → (key, outcome).
     decided: BTreeMap<u64, (String, Outcome)>,
-    topics: usize,
+    /// Epoch of the lease of the first topic's queue, held under ever other names.
+    lease: Option<u64>,
+    /// Offset of that queue that decisions have moved.
+    moved: Option<u64>,
 }
 
 /// The store under test, the model beside it, and the model's past by position.
@@ -231,6 +234,16 @@ impl Run {
             (None, Some((key, _))) => (key.clone(), None),
             (None, None) => return Ok(()),
         };
+        let to = self.now - T0;
+        let offsets = self.state.lease.map(|epoch| TransactionOffsets {
+            group: GroupName::new("cg").unwrap(),
+            entries: vec![OffsetMove {
+                topic: TopicName::new(TOPICS[0]).unwrap(),
+                queue: QueueId(0),
+                offset: QueueOffset(to),
+                epoch,
+            }],
+        });
         let end = EndTransaction {
             target: EndTarget::Origin(PhysicalOffset(origin)),
             table_offset: Some(origin),
@@ -239,6 +252,7 @@ impl Run {
             outcome,
             source: Source::Producer,
             count,
+            offsets,
             decider: None,
             reason: None,
         };
@@ -248,6 +262,7 @@ impl Run {
                 assert_eq!(decision.outcome, outcome);
                 assert_eq!(usize::from(decision.count), open.messages.len());
                 if outcome == Outcome::Committed {
+                    state.moved = state.lease.map(|_| to).or(state.moved);
                     let first = [decision.queue_offset];
                     let offsets = if open.messages.len() == 1 { &first } else { &*decision.queue_offsets };
                     for ((topic, body), offset) in open.messages.into_iter().zip(offsets) {
@@ -259,6 +274,27 @@ impl Run {
             OperationResult::AlreadyDecided(_) => assert_eq!(state.decided[&origin].1, outcome),
             OperationResult::Conflict(_) => assert_ne!(state.decided[&origin].1, outcome),
             other => panic!("{other:?}"),
+        })
+    }
+
+    /// A client that is there for the first time asks for the lease: it is given when the one before has expired.
+    fn lease(&mut self) -> Result<(), StorageError> {
+        let request = LeaseRequest {
+            group: GroupName::new("cg").unwrap(),
+            topic: TopicName::new(TOPICS[0]).unwrap(),
+            queue: QueueId(0),
+            client: self.now.to_string(),
+            ttl_ms: 3,
+        };
+        self.one(Operation::Lease(request), |state, result| match result {
+            OperationResult::Leased { epoch, next_offset, .. } => {
+                assert!(state.lease.is_none_or(|before| before < *epoch));
+                assert_eq!(next_offset.map(|offset| offset.0), state.moved);
+                state.lease = Some(*epoch);
+            }
+            other => {
+                assert!(matches!(other, OperationResult::Refused(Refusal::LeaseHeld { .. })), "{other:?}")
+            }
         })
     }
 
@@ -285,9 +321,10 @@ impl Run {
         let with_id: Vec<u64> =
             self.state.open.iter().filter(|(_, open)| open.with_id).map(|(origin, _)| *origin).collect();
         let half = Visibility::Prepared { delay_ms: None };
-        match random.below(19) {
+        match random.below(20) {
             0..=3 => self.send(topic, Visibility::Now, size),
             4..=6 => self.send(topic, half, size),
+            19 => self.lease(),
             16 => self.send_in(topic, half, size, Some(0)),
             17 | 18 if !with_id.is_empty() => {
                 let origin = with_id[random.below(with_id.len() as u64) as usize];
@@ -335,7 +372,12 @@ impl Run {
 
     /// What a store shows through every door that the model knows of.
     fn shown(&self, store: &Store) -> State {
-        let mut state = State::default();
+        let leased = TopicName::new(TOPICS[0]).unwrap();
+        let mut state = State {
+            lease: store.lease("cg", &leased, QueueId(0)).map(|lease| lease.epoch),
+            moved: store.offset("cg", &leased, QueueId(0)).map(|offset| offset.0),
+            ..State::default()
+        };
         for name in TOPICS {
             let Some(topic) = store.topic(name) else { continue };
             let queue = topic.queue(QueueId(0)).unwrap();
@@ -397,6 +439,7 @@ fn verify(mut run: Run, disk: SimulatedDisk, what: &str) -> bool {
             open.iter().map(|(origin, open)| (*origin, open.messages[0].1.clone(), open.in_doubt)).collect()
         };
         assert_eq!(firsts(&shown.open), firsts(&want.open), "{what}: open transactions at {end}");
+        assert_eq!((shown.lease, shown.moved), (want.lease, want.moved), "{what}: leases, offsets at {end}");
         let messages: usize = want.open.values().map(|open| open.messages.len()).sum();
         assert_eq!(store.open_messages(), messages + want.due.len(), "{what}: open messages at {end}");
     }

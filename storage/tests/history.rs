@@ -81,6 +81,7 @@ impl Fixture {
             outcome,
             source: Source::Producer,
             count: None,
+            offsets: None,
             decider: None,
             reason: None,
         }))

@@ -112,6 +112,7 @@ fn delayed_messages_keep_their_distance_although_the_clock_was_set_back() {
         outcome: Outcome::Committed,
         source: Source::Producer,
         count: None,
+        offsets: None,
         decider: None,
         reason: None,
     };

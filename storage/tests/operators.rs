@@ -86,6 +86,7 @@ fn pages_follow_each_other_in_order_of_origin_whatever_place_a_row_has() {
             outcome: Outcome::RolledBack,
             source: Source::Operator,
             count: None,
+            offsets: None,
             decider: None,
             reason: Some("by hand".to_owned()),
         }));
@@ -186,6 +187,7 @@ fn a_rolled_back_transaction_still_tells_its_message_and_is_not_listed() {
         outcome: Outcome::RolledBack,
         source: Source::Operator,
         count: None,
+        offsets: None,
         decider: None,
         reason: None,
     }));

@@ -122,6 +122,7 @@ fn end_of(origin: PhysicalOffset, key: &str, outcome: Outcome) -> EndTransaction
         outcome,
         source: Source::Producer,
         count: None,
+        offsets: None,
         decider: None,
         reason: None,
     }
@@ -330,7 +331,7 @@ fn fill(s: &mut Fixture) -> (PhysicalOffset, PhysicalOffset, PhysicalOffset) {
     s.end(rolled_back, "rolled back", Outcome::RolledBack);
     s.send("u", "due", Visibility::Due(Timestamp::from_ms(T0 + 77_000)));
     let group = GroupName::new("cg").unwrap();
-    s.store.commit_offset(&group, &TopicName::new("t").unwrap(), QueueId(0), QueueOffset(7));
+    s.store.commit_offset(&group, &TopicName::new("t").unwrap(), QueueId(0), QueueOffset(7)).unwrap();
     s.store.flush_offsets(s.now()).unwrap();
     (committed, open, rolled_back)
 }

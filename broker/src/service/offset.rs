@@ -7,7 +7,7 @@ use mezzo_protocol::{
     ids::{QueueId, QueueOffset},
     time::Timestamp,
 };
-use mezzo_storage::{Queue, StorageError};
+use mezzo_storage::{OffsetLeased, Queue, StorageError};
 
 use super::{Services, alarm::Alarm, stop::Stop};
 
@@ -34,6 +34,9 @@ pub(crate) enum OffsetError {
     /// The group never reported an offset of this queue.
     #[error("Not found, maybe this group consumer boot first")]
     NotFound,
+    /// A client moves this offset with its transactions.
+    #[error(transparent)]
+    Leased(#[from] OffsetLeased),
     /// The store cannot read.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -83,8 +86,7 @@ pub(crate) fn report(
 ) -> Result<(), OffsetError> {
     let known = services.store.group(group).ok_or_else(|| OffsetError::GroupNotExist(group.to_owned()))?;
     let queue = queue(services, topic, queue_id)?;
-    services.store.commit_offset(&known.name, queue.topic(), queue_id, offset);
-    Ok(())
+    Ok(services.store.commit_offset(&known.name, queue.topic(), queue_id, offset)?)
 }
 
 /// The first offset that became visible at or after `at`; with `last`, the last one that became visible at that very

@@ -115,6 +115,7 @@ pub(crate) async fn decide(services: &Arc<Services>, verdict: Verdict) -> Result
         outcome,
         source: Source::Operator,
         count: None,
+        offsets: None,
         decider: Some(decider),
         reason,
     };

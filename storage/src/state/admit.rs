@@ -4,11 +4,13 @@
 //! `admit/end.rs` holds decisions, `admit/many.rs` the messages of transactions of many.
 
 mod end;
+mod leases;
 mod many;
 
 use std::net::SocketAddr;
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::limits::CLIENT_ID_BYTES_MAX;
 
 use super::leader_clock::LeaderClock;
 use super::ledger::{At, Facts, Ledger};
@@ -23,6 +25,7 @@ use crate::log::Writer;
 use crate::results::{OperationResult, Refusal};
 
 pub(crate) use end::repeated;
+pub(crate) use leases::record_of as lease_record;
 
 /// How many delayed messages one tick makes visible at most; more only if a single millisecond has seen more commits
 /// of delayed transactions with the same delay.
@@ -80,7 +83,9 @@ fn push(writer: &mut Writer, head: &RecordHead, payload: &[u8]) -> At {
 pub(crate) fn bytes_max(operation: &Operation) -> usize {
     let strings = match operation {
         Operation::Send(send) => send.0.payload.len(),
-        Operation::End(end) => end.reason.as_ref().map_or(0, String::len),
+        Operation::End(end) | Operation::EndUnheardOf(end) => end::bytes_max(end),
+        Operation::Lease(lease) => lease.group.len() + lease.topic.len() + lease.client.len(),
+        Operation::ReleaseLease { group, topic, .. } => group.len() + topic.len() + CLIENT_ID_BYTES_MAX,
         Operation::Asked(asks) => asks.len() * ASK_ROW_BYTES,
         Operation::Offsets { group, entries } => {
             group.as_str().len() + entries.iter().map(|(topic, ..)| topic.as_str().len() + 14).sum::<usize>()
@@ -113,7 +118,12 @@ impl Ledger {
         sink.scratch.clear();
         let result = match operation {
             Operation::Send(send) => self.send(&send.0, arena, open_messages_max, sink, publisher),
-            Operation::End(end) => return self.end(end, sink, publisher),
+            Operation::End(end) => return self.end(end, false, sink, publisher),
+            Operation::EndUnheardOf(end) => return self.end(end, true, sink, publisher),
+            Operation::Lease(lease) => self.grant_lease(lease, sink, publisher),
+            Operation::ReleaseLease { group, topic, queue, epoch } => {
+                self.release_lease((group, topic, *queue), *epoch, sink, publisher)
+            }
             Operation::Asked(asks) => self.record_asks(asks, sink),
             Operation::Park { origin, reason } => self.park(*origin, *reason, sink),
             Operation::Resume { origin, by } => self.resume(*origin, *by, sink),
@@ -208,22 +218,19 @@ impl Ledger {
     }
 
     /// Memory already holds these, or something newer, or nothing because topic or group were deleted meanwhile: that
-    /// must not come back by a restart.
+    /// must not come back by a restart. Nor may an older report take back what a decision has moved since: what is
+    /// logged is what stands now.
     fn log_offsets(
         &self,
         group: &GroupName,
         entries: &[(TopicName, QueueId, QueueOffset)],
         sink: &mut Sink<'_>,
     ) -> OperationResult {
-        let known =
-            entries.iter().filter(|(topic, queue, _)| self.offsets.get(group, topic, *queue).is_some());
-        let entries: Vec<OffsetEntry<'_>> = known
-            .map(|(topic, queue, offset)| OffsetEntry {
-                topic: topic.as_str(),
-                queue: queue.0,
-                offset: offset.0,
-            })
-            .collect();
+        let standing = entries.iter().filter_map(|(topic, queue, _)| {
+            let offset = self.offsets.appended(group, topic, *queue)?.0;
+            Some(OffsetEntry { topic: topic.as_str(), queue: queue.0, offset })
+        });
+        let entries: Vec<OffsetEntry<'_>> = standing.collect();
         if !entries.is_empty() {
             Offsets { group: group.as_str(), entries }.encode(sink.scratch);
             sink.push_scratch(RecordKind::Offsets, 0);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName, TransactionId};
 use mezzo_protocol::message::properties;
 use mezzo_protocol::message::record::MessageView;
 use mezzo_protocol::message::tag::java_hash;
@@ -13,6 +13,7 @@ use mezzo_protocol::message::tag::java_hash;
 use super::corrupt_log;
 use super::due::{DueMessages, DueRow};
 use super::groups::GroupConfig;
+use super::leases::Leases;
 use super::offsets::ConsumerOffsets;
 use super::publish::{Publication, Publisher};
 use super::segments::Segments;
@@ -24,8 +25,8 @@ use crate::format::history_row::{HistoryRow, group_hash};
 use crate::format::queue_entry::QueueEntry;
 use crate::format::record::{
     AckLevel, Asks, Carried, CarriedTiming, Decision as DecisionRecord, Group as GroupRecord, Jump,
-    MessagePayload, MessagePrefix, Offsets as OffsetsRecord, Outcome, Parked, RecordKind, Resumed, Source,
-    Start, Tick, Topic as TopicRecord,
+    Lease as LeaseRecord, MessagePayload, MessagePrefix, Offsets as OffsetsRecord, Outcome, Parked,
+    RecordKind, Resumed, Source, Start, Tick, Topic as TopicRecord,
 };
 use crate::half::{Fingerprint, HalfFacts};
 use crate::options::CheckPolicy;
@@ -65,6 +66,7 @@ pub(crate) struct Ledger {
     /// Delay of delayed half messages, by origin.
     pub(crate) delays: HashMap<u64, u64, RandomState>,
     pub(crate) due: DueMessages,
+    pub(crate) leases: Leases,
     pub(crate) segments: Segments,
     pub(crate) history: Option<Arc<History>>,
     /// Acknowledgement level that the last start of the log announced.
@@ -84,6 +86,7 @@ impl Ledger {
             many: ManyTable::default(),
             delays: HashMap::default(),
             due: DueMessages::default(),
+            leases: Leases::default(),
             segments: Segments::new(segment_bytes),
             history,
             ack: AckLevel::Durable,
@@ -113,14 +116,15 @@ impl Ledger {
             }
             RecordKind::Decision => {
                 let d = DecisionRecord::decode(flags, payload).map_err(bad)?;
-                if d.offsets.is_some() {
-                    return Err(StorageError::NewerVersion {
-                        what: "offsets inside a decision",
-                        got: 2,
-                        newest: 1,
-                    });
+                if let Some(offsets) = &d.offsets {
+                    self.apply_offsets(at, offsets, publisher)?;
                 }
-                if let Some(decided) = self.decide(at, d.origin, d.outcome, d.source, publisher)
+                if let Some((group, id)) = d.named {
+                    let invalid = |e| corrupt_log(at.position, e);
+                    let (group, id) = (GroupName::new(group), TransactionId::new(id));
+                    let (group, id) = (group.map_err(invalid)?, id.map_err(invalid)?);
+                    self.decide_empty(at, &group, &id, d.outcome, d.source);
+                } else if let Some(decided) = self.decide(at, d.origin, d.outcome, d.source, publisher)
                     && decided.count != d.count
                 {
                     let reason = format!("{} messages decided, {} are open", d.count, decided.count);
@@ -144,7 +148,7 @@ impl Ledger {
                 let group = GroupName::new(record.group).map_err(invalid)?;
                 for entry in &record.entries {
                     let topic = TopicName::new(entry.topic).map_err(invalid)?;
-                    self.offsets.set(&group, &topic, QueueId(entry.queue), QueueOffset(entry.offset), false);
+                    self.offsets.restore(&group, &topic, QueueId(entry.queue), QueueOffset(entry.offset));
                 }
             }
             RecordKind::Topic => {
@@ -174,8 +178,12 @@ impl Ledger {
             RecordKind::Jump => {
                 self.jump(at.position, Jump::decode(flags, payload).map_err(bad)?.by, publisher);
             }
-            RecordKind::Lease | RecordKind::Policy => {
-                // written by no version so far: leases and policies arrive with what uses them
+            RecordKind::Lease => {
+                let record = LeaseRecord::decode(flags, payload).map_err(bad)?;
+                self.apply_lease(at.position, &record, publisher)?;
+            }
+            RecordKind::Policy => {
+                // written by no version so far: policies arrive with what uses them
                 return Err(StorageError::NewerVersion {
                     what: "record kind",
                     got: u32::from(kind.as_u8()),
@@ -494,6 +502,7 @@ impl Ledger {
         if let Some(topic) = self.topics.remove(name) {
             topic.mark_deleted(&mut self.registry);
             self.offsets.remove_topic(name);
+            self.leases.remove_topic(name);
             publisher.publish(position, Publication::TopicDeleted(topic));
         }
     }
@@ -506,13 +515,16 @@ impl Ledger {
 
     /// Whether there is anything of a group: offsets alone may have outlived its configuration.
     pub(crate) fn knows_group(&self, name: &GroupName) -> bool {
-        self.groups.contains_key(name) || self.offsets.knows_group(name.as_str())
+        self.groups.contains_key(name)
+            || self.offsets.knows_group(name.as_str())
+            || self.leases.knows_group(name.as_str())
     }
 
     pub(crate) fn delete_group(&mut self, position: u64, name: &GroupName, publisher: &mut dyn Publisher) {
         self.groups.remove(name);
         publisher.publish(position, Publication::GroupDeleted(name.clone()));
         self.offsets.remove_group(name.as_str());
+        self.leases.remove_group(name.as_str());
     }
 
     /// Every queue's next offset rises by `by`.

@@ -15,9 +15,11 @@
 //! says what time it is.
 
 pub mod admit;
+mod consumed;
 pub mod due;
 pub mod groups;
 pub(crate) mod leader_clock;
+pub mod leases;
 pub mod ledger;
 pub mod offsets;
 pub mod publish;

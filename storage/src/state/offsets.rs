@@ -14,6 +14,15 @@ pub(crate) type GroupOffsets = BTreeMap<(TopicName, QueueId), QueueOffset>;
 pub(crate) struct ConsumerOffsets {
     groups: RwLock<HashMap<GroupName, Mutex<GroupOffsets>>>,
     changed: Mutex<HashSet<GroupName>>,
+    /// What decisions beyond the limit have moved; the limit has not passed them, so nobody is told.
+    decided: Mutex<HashMap<(GroupName, TopicName, QueueId), Decided>>,
+}
+
+/// The newest decided offset of a queue, and where its decision stands.
+#[derive(Debug, Clone, Copy)]
+struct Decided {
+    position: u64,
+    offset: QueueOffset,
 }
 
 impl ConsumerOffsets {
@@ -23,38 +32,89 @@ impl ConsumerOffsets {
         offsets.get(&(topic.clone(), queue)).copied()
     }
 
-    /// Sets an offset; `report` marks the group for the next log record.
-    pub(crate) fn set(
+    /// What stands at the end of the log: what is told to others, or what a decision makes of it that they will be told
+    /// of.
+    pub(crate) fn appended(
         &self,
         group: &GroupName,
         topic: &TopicName,
         queue: QueueId,
+    ) -> Option<QueueOffset> {
+        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let ahead = if decided.is_empty() {
+            None
+        } else {
+            decided.get(&(group.clone(), topic.clone(), queue)).map(|d| d.offset)
+        };
+        drop(decided);
+        ahead.or_else(|| self.get(group, topic, queue))
+    }
+
+    /// The decision at `position` moves an offset.
+    pub(crate) fn decide(
+        &self,
+        position: u64,
+        group: &GroupName,
+        topic: &TopicName,
+        queue: QueueId,
         offset: QueueOffset,
-        report: bool,
     ) {
-        {
-            let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(offsets) = groups.get(group.as_str()) {
-                let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
-                if offsets.insert((topic.clone(), queue), offset) == Some(offset) {
-                    return;
-                }
-            } else {
-                drop(groups);
-                let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-                let offsets = groups.entry(group.clone()).or_default();
-                offsets
-                    .get_mut()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert((topic.clone(), queue), offset);
-            }
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.insert((group.clone(), topic.clone(), queue), Decided { position, offset });
+    }
+
+    /// The limit has passed the decision at `position`. Nothing is told of what was deleted since.
+    pub(crate) fn publish(
+        &self,
+        position: u64,
+        group: &GroupName,
+        topic: &TopicName,
+        queue: QueueId,
+        offset: QueueOffset,
+    ) {
+        let key = (group.clone(), topic.clone(), queue);
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = decided.get(&key).copied() else { return };
+        self.put(group, topic, queue, offset);
+        if newest.position == position {
+            decided.remove(&key);
         }
-        if report {
-            let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-            if !changed.contains(group.as_str()) {
-                changed.insert(group.clone());
-            }
+    }
+
+    /// An offset as a record of the log or a state file says: what was decided before it is past.
+    pub(crate) fn restore(&self, group: &GroupName, topic: &TopicName, queue: QueueId, offset: QueueOffset) {
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        if !decided.is_empty() {
+            decided.remove(&(group.clone(), topic.clone(), queue));
         }
+        drop(decided);
+        self.put(group, topic, queue, offset);
+    }
+
+    /// Takes a group's report: marks the group for the next log record.
+    pub(crate) fn report(&self, group: &GroupName, topic: &TopicName, queue: QueueId, offset: QueueOffset) {
+        if !self.put(group, topic, queue, offset) {
+            return;
+        }
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !changed.contains(group.as_str()) {
+            changed.insert(group.clone());
+        }
+    }
+
+    /// Sets an offset; false if it was so already.
+    fn put(&self, group: &GroupName, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> bool {
+        let key = (topic.clone(), queue);
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(offsets) = groups.get(group.as_str()) {
+            let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
+            return offsets.insert(key, offset) != Some(offset);
+        }
+        drop(groups);
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let offsets = groups.entry(group.clone()).or_default();
+        offsets.get_mut().unwrap_or_else(PoisonError::into_inner).insert(key, offset);
+        true
     }
 
     /// The groups with unlogged reports, with all of their offsets.
@@ -77,11 +137,16 @@ impl ConsumerOffsets {
     }
 
     pub(crate) fn knows_group(&self, group: &str) -> bool {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(group)
+        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let moved = decided.keys().any(|(g, ..)| g.as_str() == group);
+        drop(decided);
+        moved || self.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(group)
     }
 
     pub(crate) fn remove_group(&self, group: &str) {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(group);
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.retain(|(g, ..), _| g.as_str() != group);
     }
 
     pub(crate) fn remove_topic(&self, topic: &TopicName) {
@@ -89,6 +154,9 @@ impl ConsumerOffsets {
         for offsets in groups.values() {
             offsets.lock().unwrap_or_else(PoisonError::into_inner).retain(|(t, _), _| t != topic);
         }
+        drop(groups);
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.retain(|(_, t, _), _| t != topic);
     }
 
     /// All offsets of one group.
@@ -98,10 +166,19 @@ impl ConsumerOffsets {
         groups.get(group).map(copy).unwrap_or_default()
     }
 
-    /// All groups and their offsets.
+    /// All groups and their offsets, with what decisions have moved, whether it is told yet or not.
     pub(crate) fn all(&self) -> Vec<(GroupName, GroupOffsets)> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         let copy = |m: &Mutex<GroupOffsets>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        groups.iter().map(|(name, offsets)| (name.clone(), copy(offsets))).collect()
+        let mut all: HashMap<GroupName, GroupOffsets> =
+            groups.iter().map(|(name, offsets)| (name.clone(), copy(offsets))).collect();
+        drop(groups);
+        for ((group, topic, queue), moved) in
+            self.decided.lock().unwrap_or_else(PoisonError::into_inner).iter()
+        {
+            let offsets = all.entry(group.clone()).or_default();
+            offsets.insert((topic.clone(), *queue), moved.offset);
+        }
+        all.into_iter().collect()
     }
 }

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use mezzo_protocol::ids::GroupName;
+use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
 
 use super::groups::GroupConfig;
+use super::leases::Lease;
 use super::topics::{Queue, Topic};
 use crate::format::queue_entry::QueueEntry;
 
@@ -23,6 +24,10 @@ pub(crate) enum Publication {
     Group(Arc<GroupConfig>),
     /// A group is gone.
     GroupDeleted(GroupName),
+    /// A decision has moved a group's offsets.
+    Offsets { position: u64, group: GroupName, entries: Vec<(TopicName, QueueId, QueueOffset)> },
+    /// A lease was given, renewed or given back.
+    Lease { group: GroupName, topic: TopicName, queue: QueueId, lease: Lease },
     /// No later entry of the queue has a lower offset.
     Skip { queue: Arc<Queue>, offset: u64 },
 }

@@ -13,6 +13,7 @@ use crate::end::{EndTarget, EndTransaction};
 use crate::error::StorageError;
 use crate::format::frame::FRAME_HEADER_BYTES;
 use crate::format::history_row::{group_hash, key_hash};
+use crate::format::record::Outcome;
 use crate::log::Class;
 use crate::options::AckLevel;
 use crate::results::{OperationResult, Refusal};
@@ -43,9 +44,11 @@ impl Store {
         }
         self.check_sizes(batch)?;
         let mut asks_history = Vec::new();
-        let end = {
+        let wall = now;
+        let mut end = {
             let mut appender = self.appender();
             let now = appender.leader_time(now);
+            self.leader_ms.store(now.as_ms(), Ordering::Relaxed);
             if let Err(e) = self.write_frames(now, batch, &mut appender, &mut asks_history) {
                 // what was admitted may be in the ledger and not in the log: from here on only a restart knows
                 self.log.fence(e.to_string());
@@ -68,6 +71,7 @@ impl Store {
         if self.log.spare_segments() < SPARE_SEGMENTS {
             self.segments_wanted.raise();
         }
+        let mut unheard_of = Vec::new();
         for index in asks_history {
             let (Some(Operation::End(end)), Some(result)) =
                 (batch.operations.get(index), batch.results.get_mut(index))
@@ -75,6 +79,17 @@ impl Store {
                 continue;
             };
             *result = self.answer_from_history(end);
+            if *result == OperationResult::Refused(Refusal::UnknownOrExpired) && moves_only_offsets(end) {
+                unheard_of.push((index, end.clone()));
+            }
+        }
+        for (index, ending) in unheard_of {
+            let mut later = Batch::default();
+            later.push(Operation::EndUnheardOf(ending));
+            end = end.max(self.append(wall, &mut later)?.0);
+            if let (Some(place), Some(result)) = (batch.results.get_mut(index), later.results.pop()) {
+                *place = result;
+            }
         }
         Ok(PhysicalOffset(end))
     }
@@ -196,6 +211,7 @@ impl Store {
         };
         match found {
             Ok(Some(row)) => repeated(&row, end),
+            Ok(None) if has_nothing(end) => OperationResult::NothingToDecide,
             Ok(None) => OperationResult::Refused(unknown),
             Err(error) => {
                 tracing::warn!(%error, target = ?end.target, "the history of decisions cannot be read");
@@ -246,6 +262,19 @@ impl Store {
         batch.clear();
         appended
     }
+}
+
+/// Whether it ends, by id, a transaction of which its producer says that it has no messages.
+fn is_empty(end: &EndTransaction) -> bool {
+    matches!(end.target, EndTarget::Id { .. }) && end.count == Some(0)
+}
+
+fn moves_only_offsets(end: &EndTransaction) -> bool {
+    is_empty(end) && end.outcome == Outcome::Committed && end.offsets.is_some()
+}
+
+fn has_nothing(end: &EndTransaction) -> bool {
+    is_empty(end) && !moves_only_offsets(end)
 }
 
 fn no_room() -> OperationResult {

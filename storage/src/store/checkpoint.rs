@@ -34,6 +34,7 @@ impl Store {
     /// When the disk refuses; nothing is lost, and the next round tries again.
     pub fn keep(&self, now: Timestamp) -> Result<(), StorageError> {
         let now = self.appender().leader_time(now);
+        self.leader_ms.store(now.as_ms(), Ordering::Relaxed);
         let prepared = self.view.pages.prepare();
         // decisions that a power cut could still take back stay in memory
         let durable = self.limit.load(Ordering::Acquire).min(self.log.synced());

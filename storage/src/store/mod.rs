@@ -38,6 +38,7 @@ use crate::log::{Log, Writer};
 use crate::options::StoreOptions;
 use crate::state::groups::GroupConfig;
 use crate::state::leader_clock::LeaderClock;
+use crate::state::leases::Lease;
 use crate::state::ledger::Ledger;
 use crate::state::offsets::ConsumerOffsets;
 use crate::state::publish::Pending;
@@ -98,6 +99,14 @@ impl Appender {
     }
 }
 
+/// A plain report of an offset was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{client} holds the lease of this queue: its offset moves with decisions only")]
+pub struct OffsetLeased {
+    /// The holder.
+    pub client: String,
+}
+
 /// A data folder, open.
 pub struct Store {
     options: StoreOptions,
@@ -122,6 +131,8 @@ pub struct Store {
     unsynced_messages: AtomicU64,
     view: View,
     offsets: Arc<ConsumerOffsets>,
+    /// Leader time when it was last asked for, milliseconds: for those who do without the append lock.
+    leader_ms: AtomicU64,
     history: Arc<History>,
     base: StateFolder,
     checkpoints: StateFolder,
@@ -213,8 +224,30 @@ impl Store {
     }
 
     /// Takes a group's report. Logged with the next [`Store::flush_offsets`].
-    pub fn commit_offset(&self, group: &GroupName, topic: &TopicName, queue: QueueId, offset: QueueOffset) {
-        self.offsets.set(group, topic, queue, offset, true);
+    ///
+    /// # Errors
+    /// [`OffsetLeased`] while a client holds the queue's lease: only its decisions move the offset then.
+    pub fn commit_offset(
+        &self,
+        group: &GroupName,
+        topic: &TopicName,
+        queue: QueueId,
+        offset: QueueOffset,
+    ) -> Result<(), OffsetLeased> {
+        let leases = self.view.leases();
+        let now = Timestamp::from_ms(self.leader_ms.load(Ordering::Relaxed));
+        if let Some(lease) = leases.get(group, topic, queue).filter(|lease| lease.is_live(now)) {
+            return Err(OffsetLeased { client: lease.client.clone() });
+        }
+        drop(leases);
+        self.offsets.report(group, topic, queue, offset);
+        Ok(())
+    }
+
+    /// Who may move a queue's offset inside a decision, or was the last who could. Times are leader time.
+    #[must_use]
+    pub fn lease(&self, group: &str, topic: &TopicName, queue: QueueId) -> Option<Lease> {
+        self.view.leases().get(group, topic, queue).cloned()
     }
 
     /// All offsets of a group.

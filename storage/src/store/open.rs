@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-use dashmap::DashMap;
 use mezzo_protocol::time::Timestamp;
 
 use super::append::UNSYNCED_MESSAGES_MAX;
@@ -130,13 +129,7 @@ impl Store {
         };
 
         let pages = PageStore::open(Arc::clone(&fs), queues, &used)?;
-        let view = View { topics: DashMap::new(), groups: DashMap::new(), pages };
-        for (name, group) in &ledger.groups {
-            view.groups.insert(name.clone(), Arc::clone(group));
-        }
-        for (name, topic) in &ledger.topics {
-            view.topics.insert(name.clone(), Arc::clone(topic));
-        }
+        let view = View::of(&ledger, pages);
         let resume = ResumePoint {
             position: header.position,
             index: header.index,
@@ -199,6 +192,7 @@ impl Store {
         let end = writer.position();
         let store = Self {
             offsets: Arc::clone(&ledger.offsets),
+            leader_ms: AtomicU64::new(clock.now().as_ms()),
             appended: AtomicU64::new(end),
             limit: AtomicU64::new(end),
             appender: Mutex::new(Appender {

@@ -1,6 +1,8 @@
 //! Open transactions and delayed messages as the broker's drivers see them. Times that come and go here are those of
 //! the caller's wall clock; inside, everything is leader time.
 
+use std::sync::atomic::Ordering;
+
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::time::Timestamp;
 
@@ -16,6 +18,7 @@ impl Store {
     pub fn due_checks(&self, now: Timestamp, max: usize) -> Vec<DueCheck> {
         let mut appender = self.appender();
         let now_ms = appender.leader_time(now).as_ms();
+        self.leader_ms.store(now_ms, Ordering::Relaxed);
         let mut due = appender.ledger.open.due(now_ms, max);
         let limit = self.limit();
         due.retain(|check| {

@@ -1,7 +1,7 @@
 //! The published view: what readers see. Changed only by publications, in log order.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
@@ -9,6 +9,9 @@ use mezzo_protocol::ids::{GroupName, TopicName};
 
 use crate::error::StorageError;
 use crate::state::groups::GroupConfig;
+use crate::state::leases::Leases;
+use crate::state::ledger::Ledger;
+use crate::state::offsets::ConsumerOffsets;
 use crate::state::publish::{Publication, Publisher};
 use crate::state::queues::PageStore;
 use crate::state::topics::{Queue, Topic};
@@ -19,6 +22,8 @@ pub(super) struct View {
     pub(super) topics: DashMap<TopicName, Arc<Topic>>,
     pub(super) groups: DashMap<GroupName, Arc<GroupConfig>>,
     pub(super) pages: PageStore,
+    pub(super) offsets: Arc<ConsumerOffsets>,
+    leases: RwLock<Leases>,
 }
 
 /// Watched queues that have grown, each once.
@@ -42,6 +47,35 @@ impl Grown {
 }
 
 impl View {
+    /// What a ledger holds, all of it within the limit.
+    pub(super) fn of(ledger: &Ledger, pages: PageStore) -> Self {
+        let view = Self {
+            topics: DashMap::new(),
+            groups: DashMap::new(),
+            pages,
+            offsets: Arc::clone(&ledger.offsets),
+            leases: RwLock::default(),
+        };
+        for (name, group) in &ledger.groups {
+            view.groups.insert(name.clone(), Arc::clone(group));
+        }
+        for (name, topic) in &ledger.topics {
+            view.topics.insert(name.clone(), Arc::clone(topic));
+        }
+        for (group, topic, queue, lease) in ledger.leases.iter() {
+            view.leases_mut().set(group, topic, queue, lease.clone());
+        }
+        view
+    }
+
+    pub(super) fn leases(&self) -> RwLockReadGuard<'_, Leases> {
+        self.leases.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leases_mut(&self) -> RwLockWriteGuard<'_, Leases> {
+        self.leases.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes one effect visible. `grown` collects watched queues, `messages` counts entries.
     pub(super) fn show(
         &self,
@@ -71,7 +105,16 @@ impl View {
                 self.groups.insert(config.name.clone(), config);
             }
             Publication::GroupDeleted(name) => {
+                self.leases_mut().remove_group(&name);
                 self.groups.remove(&name);
+            }
+            Publication::Offsets { position, group, entries } => {
+                for (topic, queue, offset) in entries {
+                    self.offsets.publish(position, &group, &topic, queue, offset);
+                }
+            }
+            Publication::Lease { group, topic, queue, lease } => {
+                self.leases_mut().set(&group, &topic, queue, lease);
             }
             Publication::Topic(topic) => {
                 self.topics.insert(topic.name().clone(), topic);
@@ -79,6 +122,7 @@ impl View {
             Publication::TopicDeleted(topic) => {
                 // a topic of the same name may have been created since
                 self.topics.remove_if(topic.name(), |_, current| Arc::ptr_eq(current, &topic));
+                self.leases_mut().remove_topic(topic.name());
                 for queue in topic.queues() {
                     let mut log = queue.log();
                     log.clear(&self.pages);
@@ -118,7 +162,8 @@ mod tests {
     #[test]
     fn each_watched_queue_is_told_of_once_also_one_that_has_the_symbol_of_a_deleted_one() {
         let pages = PageStore::open(Arc::new(SimulatedDisk::new()), PathBuf::from("/q"), &[]).unwrap();
-        let view = View { topics: DashMap::new(), groups: DashMap::new(), pages };
+        let ledger = Ledger::new(1 << 20, crate::options::CheckPolicy::default(), None);
+        let view = View::of(&ledger, pages);
         let mut registry = QueueRegistry::default();
         let mut grown = Grown::default();
         let mut want = Vec::new();

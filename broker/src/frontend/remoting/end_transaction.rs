@@ -66,6 +66,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         outcome,
         source,
         count: None,
+        offsets: None,
         decider: Some(turn.channel.remote()),
         reason: None,
     }));

@@ -112,6 +112,7 @@ pub(crate) fn offset_refusal(error: &OffsetError) -> RemotingCommand {
         OffsetError::NoSuchQueue { .. } => ResponseCode::INVALID_PARAMETER,
         OffsetError::GroupNotExist(_) => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
         OffsetError::NotFound => ResponseCode::QUERY_NOT_FOUND,
+        OffsetError::Leased(_) => ResponseCode::ILLEGAL_OPERATION,
         OffsetError::Storage(error) => code_of_storage(error),
     };
     refusal(code, error.to_string())
@@ -158,10 +159,14 @@ fn code_of_refusal(refused: Refusal) -> ResponseCode {
         | Refusal::NoRoom
         | Refusal::HistoryUnreadable
         | Refusal::OutOfSequence { .. } => ResponseCode::SYSTEM_BUSY,
+        Refusal::TooManyLeases => ResponseCode::SYSTEM_BUSY,
         Refusal::SequenceReused | Refusal::TransactionFull => ResponseCode::MESSAGE_ILLEGAL,
-        Refusal::Incomplete { .. } | Refusal::Decided { .. } | Refusal::NotOpen => {
-            ResponseCode::ILLEGAL_OPERATION
-        }
+        Refusal::TooManyOffsets => ResponseCode::INVALID_PARAMETER,
+        Refusal::Incomplete { .. }
+        | Refusal::Decided { .. }
+        | Refusal::NotOpen
+        | Refusal::LeaseHeld { .. }
+        | Refusal::LeaseLost => ResponseCode::ILLEGAL_OPERATION,
         Refusal::TopicGone | Refusal::NotFound => ResponseCode::TOPIC_NOT_EXIST,
         Refusal::WrongGroup
         | Refusal::WrongTableOffset

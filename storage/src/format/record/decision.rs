@@ -5,6 +5,7 @@
 //!  | origin | outcome | source | count | decider v4 | port | reserved |
 //!    u64      u8        u8       u16     4 bytes, BE   u16    u16
 //!  then, by flags:  | previous event u64 (EVENT) | decider v6, 16 bytes (V6) | reason string (REASON) | offsets (OFFSETS) |
+//!                   | producer group string, id string (NAMED) |
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,6 +18,10 @@ const REASON: u16 = 1;
 const OFFSETS: u16 = 2;
 const V6: u16 = 4;
 const EVENT: u16 = 8;
+const NAMED: u16 = 16;
+
+/// An origin that says: this record. A transaction without messages has no other.
+pub const ORIGIN_IS_HERE: u64 = u64::MAX;
 
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +105,8 @@ pub struct Decision<'a> {
     pub reason: Option<&'a str>,
     /// Consumer offsets that move together with the decision.
     pub offsets: Option<Offsets<'a>>,
+    /// Producer group and id of a transaction without messages, which no other record names.
+    pub named: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Decision<'a> {
@@ -110,6 +117,7 @@ impl<'a> Decision<'a> {
             | (if self.offsets.is_some() { OFFSETS } else { 0 })
             | (if matches!(self.decider, Some(SocketAddr::V6(_))) { V6 } else { 0 })
             | (if self.previous_event == 0 { 0 } else { EVENT })
+            | (if self.named.is_some() { NAMED } else { 0 })
     }
 
     /// Appends the payload.
@@ -137,6 +145,10 @@ impl<'a> Decision<'a> {
         if let Some(offsets) = &self.offsets {
             offsets.encode(out);
         }
+        if let Some((group, id)) = self.named {
+            put_string(out, group);
+            put_string(out, id);
+        }
     }
 
     /// Reads the payload.
@@ -159,8 +171,13 @@ impl<'a> Decision<'a> {
         };
         let reason = if flags & REASON == 0 { None } else { Some(cursor.string("reason")?) };
         let offsets = if flags & OFFSETS == 0 { None } else { Some(Offsets::read(&mut cursor)?) };
+        let named = if flags & NAMED == 0 {
+            None
+        } else {
+            Some((cursor.string("producer group")?, cursor.string("transaction id")?))
+        };
         cursor.finish()?;
-        Ok(Self { origin, outcome, source, count, decider, previous_event, reason, offsets })
+        Ok(Self { origin, outcome, source, count, decider, previous_event, reason, offsets, named })
     }
 }
 
@@ -181,6 +198,7 @@ mod tests {
             previous_event: 0,
             reason: None,
             offsets: None,
+            named: None,
         }
     }
 
@@ -211,6 +229,7 @@ mod tests {
                 group: "g",
                 entries: vec![OffsetEntry { topic: "t", queue: 1, offset: 2 }],
             }),
+            named: Some(("pg", "id")),
             ..decision()
         };
         let mut golden = vec![2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0, 2, 1, 0, 0];
@@ -218,12 +237,13 @@ mod tests {
         golden.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         golden.extend_from_slice(b"\x07\0by hand");
         golden.extend_from_slice(b"\x01\0g\x01\0\0\0\x01\0t\x01\0\0\0\x02\0\0\0\0\0\0\0");
-        check(&full, 15, &golden);
+        golden.extend_from_slice(b"\x02\0pg\x02\0id");
+        check(&full, 31, &golden);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_never_panic(flags in 0u16..16, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn any_bytes_never_panic(flags in 0u16..32, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Decision::decode(flags, &bytes);
         }
     }

@@ -1,26 +1,47 @@
 //! END: the one place where a transaction is decided.
 
+use mezzo_protocol::ids::{GroupName, TransactionId};
+use mezzo_protocol::limits::TRANSACTION_OFFSETS_MAX;
+
+use super::leases::moved;
 use super::{Admission, Sink};
-use crate::end::{EndTarget, EndTransaction};
+use crate::end::{EndTarget, EndTransaction, OffsetMove};
 use crate::format::history_row::{HistoryRow, group_hash};
-use crate::format::record::{Decision as DecisionRecord, Outcome, RecordKind, Source};
-use crate::results::{OperationResult, Refusal};
-use crate::state::ledger::Ledger;
+use crate::format::record::{
+    Decision as DecisionRecord, ORIGIN_IS_HERE, OffsetEntry, Offsets, Outcome, RecordKind, Source,
+};
+use crate::results::{Decision, OperationResult, Refusal};
+use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Publisher;
 use crate::state::transactions::OpenRow;
 use crate::state::transactions::history::decision_of;
 
+/// Bytes of one moved offset in the record beyond the topic's name.
+const OFFSET_ENTRY_BYTES: usize = 14;
+
 impl Ledger {
+    /// `unheard_of`: the history was asked and does not know a transaction of this id.
     pub(super) fn end(
         &mut self,
         end: &EndTransaction,
+        unheard_of: bool,
         sink: &mut Sink<'_>,
         publisher: &mut dyn Publisher,
     ) -> Admission {
+        if end.offsets.as_ref().is_some_and(|offsets| offsets.entries.len() > TRANSACTION_OFFSETS_MAX) {
+            return Admission::Result(OperationResult::Refused(Refusal::TooManyOffsets));
+        }
         let origin = match self.target(&end.target) {
             Ok(origin) => origin,
-            Err(decided) => {
-                return decided.map_or(Admission::AskHistory, |row| Admission::Result(repeated(&row, end)));
+            Err(Some(row)) => return Admission::Result(repeated(&row, end)),
+            Err(None) => {
+                return match &end.target {
+                    EndTarget::Id { group, id } if unheard_of => {
+                        let decision = self.end_empty(group, id, end, sink, publisher);
+                        Admission::Result(OperationResult::Decided(decision))
+                    }
+                    _ => Admission::AskHistory,
+                };
             }
         };
         let Some(row) = self.open.get(origin) else {
@@ -32,22 +53,48 @@ impl Ledger {
         if let Some(refusal) = self.refusal_of(row, end) {
             return Admission::Result(OperationResult::Refused(refusal));
         }
-        let record = DecisionRecord {
-            origin,
-            outcome: end.outcome,
-            source: end.source,
-            count: self.messages_of(origin),
-            decider: end.decider,
-            previous_event: row.last_event,
-            reason: end.reason.as_deref(),
-            offsets: None,
-        };
-        record.encode(sink.scratch);
-        let at = sink.push_scratch(RecordKind::Decision, record.flags());
-        Admission::Result(match self.decide(at, origin, end.outcome, end.source, publisher) {
+        let (outcome, source) = self.verdict(end);
+        let mut record = record_of(end, (outcome, source));
+        (record.origin, record.count) = (origin, self.messages_of(origin));
+        record.previous_event = row.last_event;
+        let at = write(&record, sink);
+        let decision = self.decide(at, origin, outcome, source, publisher);
+        self.move_with(at, outcome, end, publisher);
+        Admission::Result(match decision {
             Some(decision) => OperationResult::Decided(decision),
             None => OperationResult::Refused(Refusal::Unknown),
         })
+    }
+
+    /// Decides a transaction that moves offsets and has no messages.
+    fn end_empty(
+        &mut self,
+        group: &GroupName,
+        id: &TransactionId,
+        end: &EndTransaction,
+        sink: &mut Sink<'_>,
+        publisher: &mut dyn Publisher,
+    ) -> Decision {
+        let (outcome, source) = self.verdict(end);
+        let mut record = record_of(end, (outcome, source));
+        record.named = Some((group, id));
+        let at = write(&record, sink);
+        let decision = self.decide_empty(at, group, id, outcome, source);
+        self.move_with(at, outcome, end, publisher);
+        decision
+    }
+
+    /// What becomes of it: a commit whose offsets another client has the right to by now is rolled back.
+    fn verdict(&self, end: &EndTransaction) -> (Outcome, Source) {
+        let fenced = end.outcome == Outcome::Committed
+            && end.offsets.as_ref().is_some_and(|offsets| !self.holds_leases(offsets));
+        if fenced { (Outcome::RolledBack, Source::Fenced) } else { (end.outcome, end.source) }
+    }
+
+    fn move_with(&mut self, at: At, outcome: Outcome, end: &EndTransaction, publisher: &mut dyn Publisher) {
+        if let Some(offsets) = end.offsets.as_ref().filter(|_| outcome == Outcome::Committed) {
+            self.move_offsets(at, &offsets.group, moved(offsets), publisher);
+        }
     }
 
     /// The origin that END names; if no transaction of its id is open, what was decided about the last one, as far as
@@ -85,6 +132,48 @@ impl Ledger {
         let expected = self.messages_of(row.origin);
         (counts && end.count != Some(expected)).then_some(Refusal::Incomplete { expected, got: end.count })
     }
+}
+
+fn write(record: &DecisionRecord<'_>, sink: &mut Sink<'_>) -> At {
+    record.encode(sink.scratch);
+    sink.push_scratch(RecordKind::Decision, record.flags())
+}
+
+/// The record of a decision about a transaction without messages and events; for others its origin, its count and its
+/// newest event are to be filled in.
+fn record_of(end: &EndTransaction, (outcome, source): (Outcome, Source)) -> DecisionRecord<'_> {
+    let offsets = end.offsets.as_ref().filter(|_| outcome == Outcome::Committed);
+    let offsets = offsets.map(|offsets| {
+        let entries = offsets.entries.iter();
+        let entries = entries.map(|e| OffsetEntry { topic: &e.topic, queue: e.queue.0, offset: e.offset.0 });
+        Offsets { group: &offsets.group, entries: entries.collect() }
+    });
+    DecisionRecord {
+        origin: ORIGIN_IS_HERE,
+        outcome,
+        source,
+        count: 0,
+        decider: end.decider,
+        previous_event: 0,
+        reason: end.reason.as_deref(),
+        offsets,
+        named: None,
+    }
+}
+
+/// Bytes of its record beyond the fixed ones.
+pub(super) fn bytes_max(end: &EndTransaction) -> usize {
+    let reason = end.reason.as_ref().map_or(0, String::len);
+    let named = match &end.target {
+        EndTarget::Origin(_) => 0,
+        EndTarget::Id { group, id } => group.len() + id.len(),
+    };
+    let entry = |entry: &OffsetMove| entry.topic.len() + OFFSET_ENTRY_BYTES;
+    let offsets = end
+        .offsets
+        .as_ref()
+        .map_or(0, |offsets| offsets.group.len() + offsets.entries.iter().map(entry).sum::<usize>());
+    reason + named + offsets
 }
 
 /// The answer to an END for a transaction that was decided before.

@@ -8,6 +8,7 @@ mod rows;
 
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
 
+use super::admit::lease_record;
 use super::groups::GroupConfig;
 use super::ledger::Ledger;
 use super::publish::Unseen;
@@ -19,7 +20,7 @@ use crate::error::StorageError;
 use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 use crate::format::history_row::{HISTORY_ROW_BYTES, HistoryRow};
-use crate::format::record::{Group, OffsetEntry, Offsets, Start, Topic};
+use crate::format::record::{Group, Lease, OffsetEntry, Offsets, Start, Topic};
 use crate::format::state_file::{SectionKind, StateFile, StateFileBuilder, StateHeader};
 
 /// What a state file could not be restored from.
@@ -67,6 +68,13 @@ pub(crate) fn base_sections(ledger: &Ledger, file: &mut StateFileBuilder) {
     file.section(SectionKind::OpenTransactions, |out| rows::encode_open(ledger, out));
     file.section(SectionKind::DueMessages, |out| rows::encode_due(ledger, out));
     file.section(SectionKind::TransactionMessages, |out| members::encode(ledger, out));
+    file.section(SectionKind::Leases, |out| {
+        for (group, topic, queue, lease) in ledger.leases.iter() {
+            let record = lease_record(group, topic, queue, lease);
+            out.extend_from_slice(&record.flags().to_le_bytes());
+            record.encode(out);
+        }
+    });
     file.section(SectionKind::Start, |out| {
         Start { ack: ledger.ack, clean: false, version: env!("CARGO_PKG_VERSION") }.encode(out);
     });
@@ -118,8 +126,16 @@ pub(crate) fn restore_base(ledger: &mut Ledger, file: &StateFile<'_>) -> Result<
     if !start.is_empty() {
         ledger.ack = Start::decode(0, start).map_err(format_error("start"))?.ack;
     }
-    // leases and policies are written by no version so far
-    for kind in [SectionKind::Leases, SectionKind::Policies] {
+    let bad = format_error("leases");
+    let mut leases = Cursor::new("leases", file.section(SectionKind::Leases));
+    while !leases.is_empty() {
+        let flags = leases.u16().map_err(&bad)?;
+        let (record, rest) = Lease::decode_prefix(flags, leases.rest()).map_err(&bad)?;
+        ledger.apply_lease(0, &record, &mut Unseen)?;
+        leases = Cursor::new("leases", rest);
+    }
+    // policies are written by no version so far
+    for kind in [SectionKind::Policies] {
         if !file.section(kind).is_empty() {
             return Err(StorageError::NewerVersion { what: "state section", got: kind as u32, newest: 5 });
         }
@@ -226,7 +242,7 @@ fn restore_offsets(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), StorageError
         let group = GroupName::new(record.group).map_err(|e| invalid("offsets", e))?;
         for entry in &record.entries {
             let topic = TopicName::new(entry.topic).map_err(|e| invalid("offsets", e))?;
-            ledger.offsets.set(&group, &topic, QueueId(entry.queue), QueueOffset(entry.offset), false);
+            ledger.offsets.restore(&group, &topic, QueueId(entry.queue), QueueOffset(entry.offset));
         }
     }
     Ok(())
