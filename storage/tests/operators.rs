@@ -110,7 +110,7 @@ fn ask(origin: PhysicalOffset, number: u16) -> CountedAsk {
     CountedAsk {
         origin,
         peer: Some(SocketAddr::from(([10, 0, 0, 1], number))),
-        answer: if number % 2 == 0 { AskAnswer::Unknown } else { AskAnswer::Silence },
+        answer: if number.is_multiple_of(2) { AskAnswer::Unknown } else { AskAnswer::Silence },
         waited_ms: 5,
     }
 }
