@@ -18,6 +18,13 @@ const YOUNG_QUEUES_BEGIN_AT_0: &str = "a broker of 4.9 answers offset 0 for new 
 
 const KNOWN: &[Deviation] = &[
     Deviation {
+        implementation: "rocketmq-rust",
+        behaviour: "a_member_hears_of_another_from_the_broker",
+        shows: "one hears that it is alone",
+        reason: "1.0.0 tells a group of those who come and not of those who go: heart_beat notifies its members, \
+                 unregister_client (client_manage_processor.rs) only the broker's own listeners",
+    },
+    Deviation {
         implementation: "apache-4.9.8",
         behaviour: "a_group_that_starts_with_the_last_message_gets_what_is_new",
         shows: "\"old 0\"",

@@ -13,7 +13,9 @@ impl Admin {
     /// If the name is not allowed, or the broker does not do it.
     pub async fn delete_group(&self, broker: &str, group: &str) -> Result<(), Error> {
         let group = group_name(group)?;
-        let ext = vec![("groupName".into(), group.to_string())];
+        // Apache's brokers keep the offsets unless told otherwise, in the word of 5.x or that of 4.9.
+        let and_offsets = ["cleanOffset", "removeOffset"].map(|name| (name.into(), "true".to_owned()));
+        let ext = [("groupName".into(), group.to_string())].into_iter().chain(and_offsets).collect();
         let command = RemotingCommand::request(RequestCode::DELETE_SUBSCRIPTIONGROUP, ext, Vec::new());
         self.ask(broker, command).await?.success()?;
         Ok(())

@@ -192,7 +192,11 @@ impl Shared {
             RequestCode::LOCK_BATCH_MQ | RequestCode::UNLOCK_BATCH_MQ => self.locks(request),
             RequestCode::DELETE_SUBSCRIPTIONGROUP => {
                 let group = field(request, "groupName");
-                self.state().committed.retain(|(known, _, _), _| known != group);
+                let cleans = match self.release {
+                    Release::V4 => field(request, "removeOffset"),
+                    Release::V5 => field(request, "cleanOffset"),
+                };
+                self.state().committed.retain(|(known, _, _), _| known != group || cleans != "true");
                 reply(0)
             }
             _ => reply(3).remark(format!(" request type {} not supported", request.code)),
