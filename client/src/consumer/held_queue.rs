@@ -200,6 +200,11 @@ impl HeldQueue {
         (mine && state.committed != Some(offset)).then_some(offset)
     }
 
+    /// Nobody knows what the broker has: a commit was not answered, and may have arrived all the same.
+    pub(super) fn commit_is_open(&self) {
+        self.lock().committed = None;
+    }
+
     /// The broker has `offset`.
     pub(super) fn committed(&self, offset: QueueOffset) {
         self.lock().committed = Some(offset);

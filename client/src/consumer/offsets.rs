@@ -114,6 +114,7 @@ impl GroupMember {
                 true
             }
             Err(error) => {
+                held.commit_is_open();
                 tracing::warn!(queue = %held.queue, %offset, %error, "the offset could not be committed");
                 false
             }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mezzo_client::config::{BackoffPolicy, StartPosition};
-use mezzo_client::{ReceivedMessage, ResponseCode, SeekTo, Verdict};
+use mezzo_client::{
+    Client, MessageQueue, PushConsumer, QueueOffset, ReceivedMessage, ResponseCode, SeekTo, Verdict,
+};
 use mezzo_protocol::remoting::RequestCode;
 use tokio::sync::mpsc;
 
@@ -60,32 +62,50 @@ async fn a_broker_that_points_backwards_is_not_asked_in_a_tight_loop() {
     consumer.shutdown().await;
 }
 
-#[tokio::test]
-async fn an_offset_waits_until_the_one_before_it_is_answered() {
-    let broker = broker(1).await;
-    put(&broker, 0, &[("t", "a")]);
-    // The commit of where the group began, then the silent one.
-    let client = broker.client().await;
+/// A paused consumer whose commit of offset 1 is not answered, and the queue.
+async fn with_an_open_commit(broker: &FakeBroker, client: &Client) -> (PushConsumer, MessageQueue) {
+    put(broker, 0, &[("t", "a")]);
     let (handler, mut messages) = collecting(Verdict::Done);
-    let consumer = consume(&client, quick().commit_interval_ms(200), handler).await;
+    let consumer = consume(client, quick().commit_interval_ms(200), handler).await;
     broker.wait("the first commit", |seen| seen.code() == COMMIT && of_orders(seen)).await;
     broker.always(COMMIT, Some(Action::Silence));
     next(&mut messages).await;
-    let is_late = |seen: &Seen| seen.code() == COMMIT && of_orders(seen) && seen.field("commitOffset") == "1";
-    broker.wait("the commit that is not answered", is_late).await;
+    let open = |seen: &Seen| seen.code() == COMMIT && of_orders(seen) && seen.field("commitOffset") == "1";
+    broker.wait("the commit that is not answered", open).await;
+    consumer.pause();
+    let queue = consumer.queues().into_iter().find(|queue| queue.topic == *"orders").unwrap();
+    (consumer, queue)
+}
+
+#[tokio::test]
+async fn an_offset_waits_until_the_one_before_it_is_answered() {
+    let broker = broker(1).await;
+    let client = broker.client().await;
+    let (consumer, queue) = with_an_open_commit(&broker, &client).await;
     let commits = || broker.all(COMMIT).iter().filter(|seen| of_orders(seen)).count();
     let before = commits();
-    let queue = consumer.queues().into_iter().find(|queue| queue.topic == *"orders").unwrap();
-    consumer.pause();
-    let seek = consumer.seek(&queue, SeekTo::Begin);
-    let pulls = async {
+    let seek = consumer.seek(&queue, SeekTo::Offset(QueueOffset(5)));
+    let meanwhile = async {
         broker.wait_nth(RequestCode::HEART_BEAT, broker.all(RequestCode::HEART_BEAT).len() + 2).await;
         assert_eq!(commits(), before, "it could arrive before the one that is on its way");
         broker.always(COMMIT, None);
     };
-    let (sought, ()) = tokio::join!(seek, pulls);
+    let (sought, ()) = tokio::join!(seek, meanwhile);
     sought.unwrap();
-    assert_eq!(committed(&broker, 0), Some(0));
+    assert_eq!(committed(&broker, 0), Some(5));
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_offset_that_may_have_arrived_is_corrected() {
+    let broker = broker(1).await;
+    let client = broker.client().await;
+    let (consumer, queue) = with_an_open_commit(&broker, &client).await;
+    broker.always(COMMIT, None);
+    // 0 is what the broker confirmed last, but it may have 1 now.
+    consumer.seek(&queue, SeekTo::Begin).await.unwrap();
+    let last = broker.all(COMMIT).into_iter().rfind(of_orders).unwrap();
+    assert_eq!(last.field("commitOffset"), "0");
     consumer.shutdown().await;
 }
 
@@ -139,7 +159,7 @@ async fn a_handler_that_blocks_its_thread_does_not_hold_up_the_shutdown() {
 }
 
 #[tokio::test]
-async fn messages_of_a_queue_that_was_moved_do_not_pile_up_behind_busy_handlers() {
+async fn what_was_pulled_before_a_queue_was_moved_is_not_handled_after_it() {
     let broker = broker(1).await;
     put(&broker, 0, &[("t", "x"); 10]);
     let client = broker.client().await;
