@@ -107,7 +107,7 @@ async fn place(
         .await?;
     match &outcome {
         Outcome::Committed(_) => println!("{order}: taken, the message is on its way"),
-        Outcome::RolledBack(_) => println!("{order}: refused, the message never was"),
+        Outcome::RolledBack(..) => println!("{order}: refused, the message never was"),
         Outcome::Unknown(_, reason) => println!("{order}: open ({reason}); the check-back will settle it"),
     }
     Ok(outcome)

@@ -35,8 +35,10 @@
 //! - **Every outcome is honest.** A send that fails says whether the message may be stored ([`SendError::Unknown`]); a
 //!   transaction that is not confirmed is [`Outcome::Unknown`], never "failed".
 //! - **Everything is bounded.** Each queue, buffer and wait has a name and a default in [`config`].
+//! - **Both or neither.** A message and a transaction of your own database, without code that answers check-backs: the
+//!   module `database`, with one of the features `sqlite`, `postgres` and `mysql`.
 //! - **At least once.** A message comes again after a crash, a rebalance or a retry: process it so that this does no
-//!   harm.
+//!   harm, or by `database::process_once`.
 //!
 //! # Layout
 //!
@@ -44,6 +46,7 @@
 //! client     Client: what producers and consumers share     net    connections, without knowing what they carry
 //! producer   Producer, TransactionProducer                  core   decisions, without sockets, tasks or clocks
 //! consumer   PushConsumer, PullConsumer                     message, error, config, clock
+//! database   transactions and processing with a database; behind features
 //! transport  how bytes travel: TCP, or what you give it     metrics   what happens, for your counters
 //! ```
 
@@ -53,6 +56,8 @@ mod clock;
 pub mod config;
 mod consumer;
 mod core;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub mod database;
 mod error;
 mod message;
 pub mod metrics;
@@ -74,8 +79,8 @@ pub use mezzo_protocol::ids::{
 pub use mezzo_protocol::remoting::{RequestCode, ResponseCode};
 pub use mezzo_protocol::time::{Clock, Timestamp};
 pub use producer::{
-    CheckBack, LocalError, LocalOutcome, Outcome, Prepared, Producer, ProducerBuilder, SendReceipt, Stored,
-    TransactionContext, TransactionError, TransactionIds, TransactionProducer, TransactionProducerBuilder,
-    UnknownReason,
+    CheckBack, LocalError, LocalOutcome, Outcome, Prepared, Producer, ProducerBuilder, RollbackReason,
+    SendReceipt, Stored, TransactionContext, TransactionError, TransactionIds, TransactionProducer,
+    TransactionProducerBuilder, UnknownReason,
 };
 pub use transport::{ByteStreams, TcpTransport, Transport};

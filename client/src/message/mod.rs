@@ -5,7 +5,7 @@ mod outgoing;
 mod received;
 
 pub(crate) use compression::{INFLATED_BYTES_MAX, compress};
-pub(crate) use outgoing::EncodedMessage;
 pub use outgoing::{BatchFault, Message, MessageBuilder, MessageError};
+pub(crate) use outgoing::{EncodedMessage, FENCE_PROPERTY};
 pub use received::ReceivedMessage;
 pub(crate) use received::UnreadableMessage;

@@ -11,8 +11,13 @@ use mezzo_protocol::message::properties::{self, PropertiesWriter};
 use mezzo_protocol::system_topic;
 use mezzo_protocol::time::Timestamp;
 
+/// Names the database in which a half message's local transaction is fenced. An application that copied it from a
+/// received message to another would have that one rolled back.
+pub(crate) const FENCE_PROPERTY: &str = "MEZZO_FENCE";
+
 /// Property names that the client sets by itself; an application that sets one would change the message's meaning.
-const RESERVED: [&str; 27] = [
+const RESERVED: [&str; 28] = [
+    FENCE_PROPERTY,
     properties::KEYS,
     properties::TAGS,
     properties::WAIT,
@@ -239,6 +244,14 @@ impl Message {
             timed: false,
             ..self
         }
+    }
+
+    /// This message as one whose local transaction is fenced in the database of this identity.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn fenced_with(self, identity: &str) -> Result<Self, MessageError> {
+        let mut writer = PropertiesWriter::from_encoded(&self.properties, &[]);
+        writer.put(FENCE_PROPERTY, identity).map_err(MessageError::Property)?;
+        Ok(Self { properties: writer.finish(), ..self })
     }
 
     /// Bytes of the properties so far.
@@ -499,6 +512,10 @@ mod tests {
         assert!(matches!(builder().key("a b").build(), Err(MessageError::Key(_))));
         assert!(matches!(
             builder().property("TRAN_MSG", "true").build(),
+            Err(MessageError::ReservedProperty(_))
+        ));
+        assert!(matches!(
+            builder().property(FENCE_PROPERTY, "x").build(),
             Err(MessageError::ReservedProperty(_))
         ));
         assert!(matches!(builder().property("a", "\u{1}").build(), Err(MessageError::Property(_))));

@@ -5,15 +5,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mezzo_protocol::ids::GroupName;
+use mezzo_protocol::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
 
 use super::end_transaction::{EndAnswer, EndFields, answer_check};
 use super::outcome::{LocalError, LocalOutcome};
 use super::transaction::Inner;
-use crate::client::CheckBackRequest;
+use crate::client::{CheckBackRequest, Client};
 use crate::core::open_transactions::{Decision, Knowledge};
-use crate::message::ReceivedMessage;
+use crate::message::{FENCE_PROPERTY, ReceivedMessage};
 use crate::net::Deadline;
 
 /// Says how a local transaction ended, by looking where the application recorded it. Asked when the broker has no
@@ -58,7 +60,7 @@ where
     }
 }
 
-type Checking = Pin<Box<dyn Future<Output = Result<LocalOutcome, LocalError>> + Send>>;
+pub(crate) type Checking = Pin<Box<dyn Future<Output = Result<LocalOutcome, LocalError>> + Send>>;
 
 /// A handler whose type is forgotten, so that producers need not be generic. Check-backs are rare: the box is cheap.
 pub(super) type Handler = Arc<dyn Fn(ReceivedMessage) -> Checking + Send + Sync>;
@@ -69,6 +71,32 @@ pub(super) fn erase(handler: impl CheckBack) -> Handler {
     Arc::new(move |half| {
         let handler = Arc::clone(&handler);
         Box::pin(async move { handler.check(half).await })
+    })
+}
+
+/// As a database answers: about a half of this group, at this time.
+pub(crate) type FenceHandler = Arc<dyn Fn(GroupName, ReceivedMessage, Timestamp) -> Checking + Send + Sync>;
+
+/// Asks `fence` about halves that are fenced in a database, and `other` about all others.
+pub(super) fn fenced(
+    fence: FenceHandler,
+    other: Option<Handler>,
+    client: Client,
+    group: GroupName,
+) -> Handler {
+    Arc::new(move |half| {
+        if half.property(FENCE_PROPERTY).is_some() {
+            return fence(group.clone(), half, client.shared().now());
+        }
+        match &other {
+            Some(handler) => handler(half),
+            None => Box::pin(async {
+                tracing::error!(
+                    "asked about a transaction without a database; the producer has no handler for it"
+                );
+                Ok(LocalOutcome::Unknown)
+            }),
+        }
     })
 }
 

@@ -23,7 +23,9 @@ mod send;
 mod transaction;
 
 pub use check_back::CheckBack;
-pub use outcome::{LocalError, LocalOutcome, Outcome, TransactionError, TransactionIds, UnknownReason};
+pub use outcome::{
+    LocalError, LocalOutcome, Outcome, RollbackReason, TransactionError, TransactionIds, UnknownReason,
+};
 pub use plain::{Producer, ProducerBuilder};
 pub use prepared::{Prepared, TransactionContext};
 pub use receipt::{SendReceipt, Stored};

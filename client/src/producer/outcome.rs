@@ -140,6 +140,28 @@ impl fmt::Display for UnknownReason {
     }
 }
 
+/// Why a transaction was rolled back.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum RollbackReason {
+    /// The local part said so.
+    Decided,
+    /// The local part failed, and its database transaction was rolled back.
+    LocalFailed(LocalError),
+    /// A check-back of the group came before the local transaction, which has run nothing.
+    Fenced,
+}
+
+impl fmt::Display for RollbackReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decided => f.write_str("the local part decided so"),
+            Self::LocalFailed(error) => write!(f, "the local part failed: {error}"),
+            Self::Fenced => f.write_str("a check-back came before the local transaction"),
+        }
+    }
+}
+
 /// How a transaction ended. There is no "failed": either the broker has confirmed a decision, or it will ask.
 ///
 /// ```
@@ -170,7 +192,7 @@ pub enum Outcome {
     /// The broker confirmed the commit: the message is or will be delivered.
     Committed(TransactionIds),
     /// The broker confirmed the rollback: the message is never delivered.
-    RolledBack(TransactionIds),
+    RolledBack(TransactionIds, RollbackReason),
     /// Open as far as this process knows. The broker asks the group's [`CheckBack`](crate::CheckBack) handlers until
     /// it has a decision; if this process decided, its answer is the same decision.
     Unknown(TransactionIds, UnknownReason),
@@ -181,7 +203,7 @@ impl Outcome {
     #[must_use]
     pub const fn ids(&self) -> &TransactionIds {
         match self {
-            Self::Committed(ids) | Self::RolledBack(ids) | Self::Unknown(ids, _) => ids,
+            Self::Committed(ids) | Self::RolledBack(ids, _) | Self::Unknown(ids, _) => ids,
         }
     }
 
@@ -194,7 +216,7 @@ impl Outcome {
     /// Whether the broker confirmed a rollback.
     #[must_use]
     pub const fn is_rolled_back(&self) -> bool {
-        matches!(self, Self::RolledBack(_))
+        matches!(self, Self::RolledBack(..))
     }
 }
 
@@ -202,7 +224,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Committed(ids) => write!(f, "{ids} is committed"),
-            Self::RolledBack(ids) => write!(f, "{ids} is rolled back"),
+            Self::RolledBack(ids, reason) => write!(f, "{ids} is rolled back: {reason}"),
             Self::Unknown(ids, reason) => write!(f, "the outcome of {ids} is unknown: {reason}"),
         }
     }
@@ -228,6 +250,10 @@ pub enum TransactionError {
     /// ([`SendError::is_outcome_unknown`]), this client answers the broker's check-back with a rollback.
     #[error("the transaction was not prepared: {0}")]
     Prepare(#[from] SendError),
+    /// The database of [`TransactionProducer::transaction`](crate::TransactionProducer) cannot be used. Nothing was
+    /// prepared, and the local part was **not** run.
+    #[error("the database cannot be used: {0}")]
+    Database(LocalError),
     /// The broker stored the half less safely than it is set to. The local part was **not** run; the broker is told to
     /// roll back, and if it does not hear that, its check-back is answered so while this process lives.
     #[error("the half message was not stored safely ({0:?}); it is being rolled back")]
@@ -265,7 +291,7 @@ impl TransactionError {
             Self::Prepare(error) => error.is_retriable(),
             Self::NotSafe(_) | Self::Saturated { .. } => true,
             Self::NotBegun(error) => error.is_retriable(),
-            Self::Conflict { .. } => false,
+            Self::Database(_) | Self::Conflict { .. } => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use super::end_transaction::{EndAnswer, EndFields, end};
-use super::outcome::{Outcome, TransactionError, TransactionIds, UnknownReason};
+use super::outcome::{Outcome, RollbackReason, TransactionError, TransactionIds, UnknownReason};
 use super::transaction::Inner;
 use crate::core::open_transactions::Decision;
 use crate::net::Deadline;
@@ -119,7 +119,7 @@ impl Prepared {
         self.leave_open_because(UnknownReason::Undecided)
     }
 
-    pub(super) fn leave_open_because(self, reason: UnknownReason) -> Outcome {
+    pub(crate) fn leave_open_because(self, reason: UnknownReason) -> Outcome {
         // The destructor tells the broker.
         Outcome::Unknown((*self.ids).clone(), reason)
     }
@@ -143,7 +143,7 @@ impl Prepared {
                 deciding.settled();
                 Ok(match decision {
                     Decision::Commit => Outcome::Committed(ids),
-                    Decision::Rollback => Outcome::RolledBack(ids),
+                    Decision::Rollback => Outcome::RolledBack(ids, RollbackReason::Decided),
                 })
             }
             EndAnswer::Conflict(recorded) => {

@@ -9,7 +9,7 @@ use mezzo_protocol::ids::GroupName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::Instrument;
 
-use super::check_back::{self, CheckBack, Handler};
+use super::check_back::{self, CheckBack, FenceHandler, Handler};
 use super::end_transaction::{EndAnswer, EndFields, end};
 use super::outcome::{LocalError, LocalOutcome, Outcome, TransactionError, TransactionIds, UnknownReason};
 use super::prepared::{Prepared, TransactionContext};
@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub(super) sender: Sender,
     pub(super) config: TransactionConfig,
     pub(super) repeatable_ends: RepeatableEnds,
+    /// Whether check-backs are answered from a database.
+    fenced: bool,
     open: Mutex<OpenTransactions>,
     running: Arc<Semaphore>,
 }
@@ -101,7 +103,7 @@ impl Inner {
 ///     .await?;
 /// match outcome {
 ///     Outcome::Committed(ids) => println!("{ids} is on its way"),
-///     Outcome::RolledBack(ids) => println!("{ids} never happened"),
+///     Outcome::RolledBack(ids, why) => println!("{ids} never happened: {why}"),
 ///     Outcome::Unknown(ids, why) => println!("{ids} will be settled by the check-back: {why}"),
 /// }
 /// # Ok(())
@@ -221,6 +223,12 @@ impl TransactionProducer {
         drained
     }
 
+    /// Whether check-backs are answered from a database.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.inner.fenced
+    }
+
     async fn begin(&self) -> Result<OwnedSemaphorePermit, TransactionError> {
         let config = &self.inner.config;
         let deadline = Deadline::after_ms(config.producer.send_timeout_ms);
@@ -285,7 +293,10 @@ impl TransactionProducer {
 
 impl fmt::Debug for TransactionProducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TransactionProducer").field("group", self.group()).finish_non_exhaustive()
+        f.debug_struct("TransactionProducer")
+            .field("group", self.group())
+            .field("fenced", &self.inner.fenced)
+            .finish_non_exhaustive()
     }
 }
 
@@ -346,16 +357,31 @@ pub struct TransactionProducerBuilder {
     group: String,
     config: TransactionConfig,
     check_back: Option<Handler>,
+    fence: Option<FenceHandler>,
 }
 
 impl TransactionProducerBuilder {
     pub(crate) fn new(client: Client, group: &str) -> Self {
-        Self { client, group: group.to_owned(), config: TransactionConfig::default(), check_back: None }
+        Self {
+            client,
+            group: group.to_owned(),
+            config: TransactionConfig::default(),
+            check_back: None,
+            fence: None,
+        }
     }
 
-    /// Who answers the broker's questions. Must be given: without it a lost answer could never be settled.
+    /// Who answers the broker's questions. Must be given, or a database: without an answer a lost decision could never be
+    /// settled.
     pub fn check_back(mut self, handler: impl CheckBack) -> Self {
         self.check_back = Some(check_back::erase(handler));
+        self
+    }
+
+    /// Has check-backs about fenced halves answered by `fence`.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn fence(mut self, fence: FenceHandler) -> Self {
+        self.fence = Some(fence);
         self
     }
 
@@ -379,15 +405,24 @@ impl TransactionProducerBuilder {
     /// producer in the group.
     pub async fn start(self) -> Result<TransactionProducer, Error> {
         let group = group_name(&self.group)?;
-        let handler = self.check_back.ok_or_else(|| Error::Config {
-            setting: "check_back",
-            reason: "a transaction producer needs a handler that answers the broker's check-backs".to_owned(),
-        })?;
+        let fenced = self.fence.is_some();
+        let handler = match (self.fence, self.check_back) {
+            (Some(fence), other) => check_back::fenced(fence, other, self.client.clone(), group.clone()),
+            (None, Some(handler)) => handler,
+            (None, None) => {
+                return Err(Error::Config {
+                    setting: "check_back",
+                    reason: "a transaction producer needs a handler that answers the broker's check-backs, or a database"
+                        .to_owned(),
+                });
+            }
+        };
         let (sender, questions) = mpsc::channel(self.config.check_backs_waiting_max.max(1));
         let membership = self.client.shared().join_transaction_producer(&group, sender)?;
         let inner = Arc::new(Inner {
             sender: Sender::new(self.client, group, self.config.producer.clone()),
             repeatable_ends: RepeatableEnds::default(),
+            fenced,
             open: Mutex::new(OpenTransactions::new(self.config.unconfirmed_max)),
             running: Arc::new(Semaphore::new(places(self.config.running_max))),
             config: self.config,
