@@ -170,7 +170,7 @@ impl fmt::Display for RollbackReason {
 /// fn reply(outcome: &Outcome) -> &'static str {
 ///     match outcome {
 ///         Outcome::Committed(_) => "ordered",
-///         Outcome::RolledBack(_) => "not ordered",
+///         Outcome::RolledBack(..) => "not ordered",
 ///         Outcome::Unknown(..) => "we will tell you",
 ///     }
 /// }
