@@ -8,7 +8,9 @@ use mezzo_client::{
     Client, LocalError, LocalOutcome, Message, Outcome, Producer, ReceivedMessage, TransactionProducer,
 };
 
-use crate::inbox::{Inbox, message, text, until};
+use tokio::sync::mpsc;
+
+use crate::inbox::{Inbox, message, text, until, within};
 use crate::place::{Place, behaviours};
 
 behaviours!(
@@ -17,6 +19,7 @@ behaviours!(
     a_committed_message_arrives_with_all_that_was_sent,
     a_forgotten_transaction_is_committed_by_check_back,
     a_forgotten_transaction_is_rolled_back_by_check_back,
+    a_check_back_shows_the_message_as_it_was_sent,
     a_check_back_without_an_answer_is_repeated,
     another_process_of_the_group_settles_what_a_dead_one_left,
 );
@@ -144,6 +147,30 @@ async fn a_forgotten_transaction_is_rolled_back_by_check_back(place: Place) {
     let mut inbox = Inbox::ordered(client.push_consumer(place.name("CG")).subscribe(&topic, "*")).await;
     assert!(beside_marks(&mut inbox, marks).await.is_empty());
     assert_eq!(asked.load(Ordering::SeqCst), 2, "a settled transaction is not asked about again");
+}
+
+async fn a_check_back_shows_the_message_as_it_was_sent(place: Place) {
+    let (client, topic) = (place.client().await, place.name("orders"));
+    let (sender, mut halves) = mpsc::unbounded_channel();
+    let handler = move |half: ReceivedMessage| {
+        // a test that is over listens no more
+        let _ = sender.send(half);
+        async { Ok::<_, LocalError>(LocalOutcome::Rollback) }
+    };
+    let producer =
+        client.transaction_producer(place.name("PG_tx")).check_back(handler).start().await.unwrap();
+    // large enough to be compressed
+    let body = "seventeen ".repeat(1_000);
+    let sent = Message::builder(&topic).tag("paid").key("order-17").property("colour", "grün").flag(7);
+    let prepared = producer.prepare(sent.body(body.clone()).build().unwrap()).await.unwrap();
+    let ids = prepared.ids().clone();
+    drop(prepared);
+    let half = within("the check-back", halves.recv()).await.unwrap();
+    assert!(text(&half) == body, "{} bytes were sent, other {} came", body.len(), half.body().len());
+    assert_eq!((half.topic().as_str(), half.tag(), half.flag()), (&*topic, Some("paid"), 7));
+    assert_eq!((half.property("colour"), half.keys().next()), (Some("grün"), Some("order-17")));
+    assert_eq!((half.unique_key(), half.queue_id()), (Some(&*ids.unique_key), ids.queue.queue_id));
+    assert!(producer.shutdown().await);
 }
 
 async fn a_check_back_without_an_answer_is_repeated(place: Place) {
