@@ -32,6 +32,9 @@ pub(super) struct HeldQueue {
     pub(super) queue: MessageQueue,
     limits: PrefetchLimits,
     state: Mutex<State>,
+    /// Held from the moment in which messages may go to the workers until they have them: those of the next pull must
+    /// not overtake those that waited for the end of a pause. Taken before `state`.
+    handing_out: Mutex<()>,
     room: Notify,
     /// Notified when the queue continues elsewhere: a pull under way asks for the wrong messages, and what waits for its
     /// next attempt waits in vain.
@@ -70,6 +73,7 @@ impl HeldQueue {
             queue,
             limits,
             state: Mutex::new(State { process: None, committed: None, backlog, lowest: None, frozen: false }),
+            handing_out: Mutex::new(()),
             room: Notify::const_new(),
             moved: Notify::const_new(),
             committing: tokio::sync::Mutex::const_new(()),
@@ -218,6 +222,11 @@ impl HeldQueue {
     /// Messages without a verdict.
     pub(super) fn unfinished(&self) -> usize {
         self.lock().process.as_ref().map_or(0, ProcessQueue::unfinished)
+    }
+
+    /// Keeps others from handing out messages of this queue meanwhile.
+    pub(super) fn handing_out(&self) -> MutexGuard<'_, ()> {
+        self.handing_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which member of the broker to pull from.

@@ -45,6 +45,7 @@ impl GroupMember {
         change(&mut paused);
         for held in self.all_held() {
             let stands = paused.is_paused(&held.queue);
+            let _handing_out = held.handing_out();
             self.hand_out(&held, held.pause(stands));
             if stands {
                 // Their place in the order is kept, and they do not stand before the messages of other queues.

@@ -82,8 +82,10 @@ pub(super) fn take_in(
     if let Some(metrics) = member.shared().metrics.as_ref().filter(|_| !messages.is_empty()) {
         metrics.prefetched(&held.queue, messages.len(), messages.iter().map(Taken::bytes).sum());
     }
+    let handing_out = held.handing_out();
     let (due, new) = held.take_in(epoch, end, messages);
     member.hand_out(held, due);
+    drop(handing_out);
     match broken {
         Some(reason) if behind == from => {
             Ok(Pulled::Damaged { reason: reply.unreadable(reason), behind: next.max(from.next()) })
