@@ -139,7 +139,7 @@ fn catches_sigterm(pid: u32) -> bool {
 }
 
 #[test]
-fn a_signal_ends_a_start_that_takes_long() {
+fn a_start_that_takes_long_says_so_and_is_ended_by_a_signal() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("base");
     std::fs::create_dir(&base).unwrap();
@@ -148,12 +148,14 @@ fn a_signal_ends_a_start_that_takes_long() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let arguments = in_folder(dir.path());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut child = mezzo(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = mezzo(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let begin = Instant::now();
     while !(catches_sigterm(child.id()) && dir.path().join("lock").exists()) {
         assert!(begin.elapsed() < PATIENCE, "it does not start");
         std::thread::yield_now();
     }
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("still recovering")), "it ended without a sign of life");
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let ended = loop {
         if let Some(ended) = child.try_wait().unwrap() {

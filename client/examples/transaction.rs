@@ -125,7 +125,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(PoisonError::into_inner)
         .stock
         .extend([("coffee".to_owned(), 2), ("unicorn".to_owned(), 0)]);
-    let producer = client.transaction_producer("order-service").check_back(service.clone()).start().await?;
+    let producer = client.transaction_producer("shop").check_back(service.clone()).start().await?;
 
     let taken = place(&service, &producer, "order-1", "coffee").await?;
     let refused = place(&service, &producer, "order-2", "unicorn").await?;
@@ -141,7 +141,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (arrived, mut arrivals) = mpsc::channel(16);
     let consumer = client
-        .push_consumer("shipping")
+        .push_consumer("shop-shipping")
         .subscribe("orders", "taken")
         .handler(move |message: ReceivedMessage| {
             let arrived = arrived.clone();

@@ -1,6 +1,6 @@
 //! `mezzo serve`: runs a broker until a signal asks it to stop or the disk fails it.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, pin::pin, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -10,6 +10,9 @@ use crate::{
     config::Config,
     server::{Broker, StartError},
 };
+
+/// Time between two signs of life while the data folder is recovered.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Serves with these settings.
 pub(super) fn run(config: Config) -> Exit {
@@ -29,12 +32,21 @@ async fn serve(config: Config) -> Exit {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
     };
-    // recovery may take long, and a signal must not have to wait for it
-    let started = tokio::select! {
-        biased;
-        _ = terminate.recv() => stopped_early(),
-        _ = interrupt.recv() => stopped_early(),
-        started = Broker::start(config.clone()) => started,
+    // recovery may take long, and neither a signal nor a person must have to wait for its end to see that it works
+    let mut starting = pin!(Broker::start(config.clone()));
+    let mut waited = Duration::ZERO;
+    let started = loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => stopped_early(),
+            _ = interrupt.recv() => stopped_early(),
+            started = &mut starting => break started,
+            () = tokio::time::sleep(PROGRESS_EVERY) => {
+                waited += PROGRESS_EVERY;
+                let dir = config.store.dir.display();
+                tracing::info!(%dir, waited_s = waited.as_secs(), "still recovering the data folder");
+            }
+        }
     };
     let broker = match started {
         Ok(broker) => broker,
