@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, also in what tests share")]
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mezzo_broker::{Broker, Config, StartError};
 use mezzo_client::{Client, Message, ReceivedMessage};
+use mezzo_tests::{binary::mezzo, wait};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -118,6 +121,21 @@ async fn a_start_that_nobody_waits_for_any_more_is_undone() {
     };
     let broker = tokio::time::timeout(PATIENCE, free_again).await.unwrap();
     broker.shutdown().await.unwrap();
+}
+
+/// What a newcomer does first: `mezzo tail` in one terminal, then the first `mezzo send` ever in another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_prints_the_message_that_creates_its_topic() {
+    let broker = Broker::start(Config::temporary()).await.unwrap();
+    let tail =
+        ["tail", "orders", "--count", "1", "--group", "GID_tail", "--name-server", &broker.name_server()];
+    let mut tail = Command::new(mezzo()).args(tail).stdout(Stdio::piped()).spawn().unwrap();
+    wait::until("the tail waits", || broker.store()?.group("GID_tail"));
+    send(&broker, "one coffee").await;
+    let mut printed = String::new();
+    BufReader::new(tail.stdout.take().unwrap()).read_line(&mut printed).unwrap();
+    assert!(printed.contains("one coffee"), "{printed}");
+    assert!(tail.wait().unwrap().success());
 }
 
 #[tokio::test]

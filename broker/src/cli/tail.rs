@@ -59,7 +59,7 @@ pub(super) struct Tail {
 enum From {
     /// With the oldest message that is kept.
     First,
-    /// With what comes from now on.
+    /// With what comes from now on, by this machine's clock.
     Last,
 }
 
@@ -94,7 +94,8 @@ pub(super) async fn run(arguments: Tail) -> Result<(), Failure> {
 async fn start(client: &Client, group: &str, arguments: &Tail) -> Result<PullConsumer, Failure> {
     let position = match arguments.from {
         From::First => StartPosition::First,
-        From::Last => StartPosition::Last,
+        // not the end of its queues: those of a topic that is created later are found when it has messages already
+        From::Last => StartPosition::At(SystemClock.now()),
     };
     let builder = client.pull_consumer(group).subscribe(&arguments.topic, &arguments.tags);
     Ok(builder.start_at(position).start().await?)

@@ -231,7 +231,7 @@ impl Connection {
 
     /// As [`Connection::send`], but now or not at all: for destructors.
     pub(crate) fn try_send(&self, command: &RemotingCommand) -> Result<(), RequestError> {
-        let encoding = self.encoding();
+        let encoding = self.encoding_of(command);
         let pushed = self.outbox.try_push(&mut |out| command.encode(encoding, out));
         pushed.map_err(|error| self.push_error(error, 0))?;
         self.count_oneway(command);
@@ -276,6 +276,12 @@ impl Connection {
             self.use_binary();
         }
         shown
+    }
+
+    /// How the header of this command is written now. The binary form has 16 bits for a code, and those of Mezzo's own
+    /// requests are larger: they stay JSON, which every peer reads.
+    fn encoding_of(&self, command: &RemotingCommand) -> HeaderEncoding {
+        if i16::try_from(command.code).is_ok() { self.encoding() } else { HeaderEncoding::Json }
     }
 
     /// How headers are written now.
@@ -329,7 +335,7 @@ impl Connection {
     }
 
     async fn push(&self, command: &RemotingCommand, deadline: Deadline) -> Result<(), RequestError> {
-        let encoding = self.encoding();
+        let encoding = self.encoding_of(command);
         let pushed = self.outbox.push(|out| command.encode(encoding, out), deadline).await;
         pushed.map_err(|error| self.push_error(error, deadline.waited_ms()))
     }
