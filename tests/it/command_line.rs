@@ -166,9 +166,8 @@ fn when_nobody_is_there_it_says_how_to_start_a_broker() {
 fn fields(value: &Value) -> Vec<String> {
     let object = value.as_object().expect("an object");
     let mut names: Vec<String> = object.keys().cloned().collect();
-    if let Some(inner) = object.get("decision") {
-        names.extend(fields(inner));
-    }
+    let events = object.get("events").and_then(Value::as_array).into_iter().flatten();
+    names.extend(object.get("decision").into_iter().chain(events).flat_map(fields));
     names.sort_unstable();
     names
 }
@@ -363,7 +362,9 @@ fn the_demonstration_plays_its_four_acts() {
         "4. Nobody knows",
         "asks: what became of \"a cake\"?",
         "IN_DOUBT",
-        "its group was asked twice",
+        "asked for the 1st time",
+        "asked for the 2nd time",
+        "parked: asked often enough",
         "receives \"a cake\"",
         "committed by an operator",
         "What to try next",

@@ -289,7 +289,9 @@ async fn decide(session: &Session, wanted: &Decide, outcome: TransactionOutcome)
     let reason = wanted.reason.as_deref();
     let said = session.admin.decide(&broker, PhysicalOffset(origin), outcome, reason, wanted.force).await?;
     match said {
-        Decided::Now(transaction) | Decided::Already(transaction) => {
+        Decided::Now(_) | Decided::Already(_) => {
+            // the answer says how it ended; what happened before is read back
+            let (broker, transaction) = session.find(origin).await?;
             session.print(&broker, &transaction);
             Ok(())
         }
