@@ -1,4 +1,5 @@
-//! A first transaction from Rust: an order goes into a database and onto a topic, both or neither.
+//! A transaction with a database that the SDK does not know: the program itself answers when Mezzo asks. (With SQLite,
+//! PostgreSQL or MySQL the SDK answers: `order_service.rs`.)
 //!
 //! The answer about order 2 is left out on purpose, as if this program had died there: Mezzo asks back after
 //! `transaction.timeout` (6 s), and the database has the answer.
