@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mezzo_client::admin::TransactionOutcome;
 use mezzo_client::database::LocalTransaction;
+use mezzo_client::database::sqlx::Postgres;
 use mezzo_client::{Outcome, RollbackReason};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -87,8 +88,28 @@ async fn a_fenced_local_transaction_runs_nothing<D: Shop>() {
 /// Many transactions of two members with few connections, so that some are asked about before they begin, some while they
 /// run, and some fail: what was said, what was delivered and what the database holds agree.
 async fn a_crowd_of_races_ends_in_one_story<D: Shop>() {
-    const SALES: usize = 30;
     let Some(stage) = Stage::<D>::set().await else { return };
+    race(&stage).await;
+}
+
+/// A database can have a stricter isolation as its default, under which a conflict with a row that the snapshot does not
+/// show is an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_races_at_serializable_ends_in_one_story() {
+    let Some(stage) = Stage::<Postgres>::set().await else { return };
+    let mut connection = stage.db.pool().acquire().await.expect("there is a connection");
+    let stricter = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', \
+                    current_database()); END $$";
+    Postgres::execute(&mut connection, stricter.to_owned()).await.expect("the owner may");
+    let member = stage.member().await;
+    let isolation = Postgres::texts(member.db.pool(), "SHOW default_transaction_isolation").await;
+    assert_eq!(isolation, ["serializable"], "new connections have it");
+    member.vanish().await;
+    race(&stage).await;
+}
+
+async fn race<D: Shop>(stage: &Stage<D>) {
+    const SALES: usize = 30;
     let (one, two) = (stage.member_with(2).await, stage.member_with(2).await);
     let mut sales = JoinSet::new();
     for (number, name) in names("order", SALES).into_iter().enumerate() {
