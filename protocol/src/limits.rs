@@ -78,6 +78,12 @@ pub const TRANSACTION_BYTES_MAX: u64 = 64 << 20;
 /// Most queues whose offsets move with one transaction.
 pub const TRANSACTION_OFFSETS_MAX: usize = 1_024;
 
+/// Shortest lease of a queue, in milliseconds.
+pub const LEASE_TTL_MS_MIN: u64 = 1_000;
+
+/// Longest lease of a queue, in milliseconds.
+pub const LEASE_TTL_MS_MAX: u64 = 600_000;
+
 /// Longest reason that a person gives for a decision, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 

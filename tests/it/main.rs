@@ -9,6 +9,7 @@ mod golden;
 mod in_process;
 mod java_client;
 mod log_bytes;
+mod many_messages;
 mod operators;
 mod program;
 mod restart;

@@ -72,6 +72,8 @@ impl EndFields {
             from_transaction_check: self.from_check,
             msg_id: Some((&*self.unique_key).into()),
             transaction_id: self.transaction_id.as_deref().map(Into::into),
+            mezzo_tx_count: None,
+            mezzo_offsets: None,
         };
         RemotingCommand::request(RequestCode::END_TRANSACTION, header.encode(), Vec::new())
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use mezzo_protocol::{
     ids::OffsetMessageId,
-    message::record::MessageView,
+    message::{properties, record::MessageView},
     remoting::{
         command::RemotingCommand, header::check_transaction_state::CheckTransactionStateHeader,
         request_code::RequestCode,
@@ -20,12 +20,15 @@ pub(crate) fn request(ask: &DecisionAsk) -> RemotingCommand {
     let offset_id = MessageView::parse(&ask.message)
         .ok()
         .map(|view| Cow::Owned(OffsetMessageId::new(view.store_host(), ask.origin).encode()));
+    // what END is matched by: the id of a transaction that has one
+    let id = MessageView::parse(&ask.message).ok();
+    let id = id.and_then(|view| view.property(properties::MEZZO_TRANSACTION).map(str::to_owned));
     let header = CheckTransactionStateHeader {
         topic: Some(Cow::Borrowed(&ask.topic)),
         tran_state_table_offset: ask.origin.as_wire(),
         commit_log_offset: ask.origin.as_wire(),
         msg_id: Some(Cow::Borrowed(&ask.unique_key)),
-        transaction_id: Some(Cow::Borrowed(&ask.unique_key)),
+        transaction_id: Some(id.map_or(Cow::Borrowed(ask.unique_key.as_ref()), Cow::Owned)),
         offset_msg_id: offset_id,
     };
     RemotingCommand::request(RequestCode::CHECK_TRANSACTION_STATE, header.encode(), ask.message.clone())

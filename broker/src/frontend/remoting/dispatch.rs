@@ -4,7 +4,7 @@
 use mezzo_protocol::remoting::{request_code::RequestCode as Code, response_code::ResponseCode};
 
 use super::{
-    client_manage, consume_stats, consumer_offset, consumer_send_back, end_transaction, group_admin,
+    client_manage, consume_stats, consumer_offset, consumer_send_back, end_transaction, group_admin, lease,
     name_server, pull_message, queue_lock, send_message, topic_admin, transaction_admin,
     turn::{Handled, Request, Role, Step, Turn},
     view_message,
@@ -53,6 +53,8 @@ fn broker(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Code::MEZZO_SHOW_TRANSACTION => transaction_admin::show(turn, request),
         Code::MEZZO_DECIDE_TRANSACTION => transaction_admin::decide(turn, request),
         Code::MEZZO_RESUME_TRANSACTION => transaction_admin::resume(turn, request),
+        Code::MEZZO_LEASE_QUEUE => lease::grant(turn, request),
+        Code::MEZZO_RELEASE_QUEUE => lease::release(turn, request),
         Code::RESUME_CHECK_HALF_MESSAGE => transaction_admin::resume_check(turn, request),
         _ => not_supported(turn, request),
     }

@@ -5,68 +5,91 @@
 //! |---|---|---|
 //! | decided now, or decided so before | 0 | `mezzoOutcome`, `queueOffset` of a visible message |
 //! | decided otherwise before | 604 ILLEGAL_OPERATION | `mezzoOutcome` and `queueOffset` of what stands |
+//! | a commit that counts other messages than there are | 604 ILLEGAL_OPERATION | `mezzoOutcome` = `INCOMPLETE`, `mezzoTxCount` |
+//! | a commit of offsets that another client has the lease of | 604 ILLEGAL_OPERATION | `mezzoOutcome` = `FENCED` |
+//! | a transaction without anything | 0 | `mezzoOutcome` = `NOTHING` |
 //! | UNKNOWN | 0 | `mezzoOutcome` = `PREPARED` or `IN_DOUBT` |
 //! | wrong group, wrong offset, wrong key, nothing there | 1 SYSTEM_ERROR, Apache's remarks | |
 
 use std::borrow::Cow;
 
 use mezzo_protocol::{
-    ids::{GroupName, PhysicalOffset},
+    error::DecodeError,
+    ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName, TransactionId},
     remoting::{
-        command::{ExtPairs, RemotingCommand},
+        body::transaction_offsets::TransactionOffsetsBody,
+        command::RemotingCommand,
         header::end_transaction::{EndTransactionHeader, Resolution},
         response_code::ResponseCode,
     },
 };
 use mezzo_storage::{
-    Decision, EndTarget, EndTransaction, OpenState, Operation, OperationResult, Outcome, Refusal, Source,
-    key_hash,
+    EndTarget, EndTransaction, OffsetMove, OpenState, Operation, OperationResult, Outcome, Refusal, Source,
+    TransactionOffsets, key_hash,
 };
 
 use super::{
-    response,
+    outcome, response,
     turn::{Handled, Request, Step, Turn},
 };
 use crate::service::client_channel::ClientChannel as _;
-
-/// Says in the answer what became of the transaction.
-const OUTCOME: &str = "mezzoOutcome";
 
 /// Puts the decision into the turn's batch. UNKNOWN decides nothing; it only counts as an answer.
 pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = EndTransactionHeader::decode(&request.header.ext)?;
     let origin = PhysicalOffset::from_wire(header.commit_log_offset);
     let table_offset = PhysicalOffset::from_wire(header.tran_state_table_offset);
-    let (Some(origin), Some(table_offset), Ok(group)) =
-        (origin, table_offset, GroupName::new(&header.producer_group))
-    else {
+    let Ok(group) = GroupName::new(&header.producer_group) else {
         turn.reply(request, refused(Refusal::Unknown));
         return Ok(Step::Done);
     };
+    let nowhere = header.commit_log_offset == -1 && header.tran_state_table_offset == -1;
+    let id = header.transaction_id.as_deref().filter(|_| nowhere).and_then(|id| TransactionId::new(id).ok());
+    let (target, origin) = match (origin, table_offset, id) {
+        (Some(origin), Some(_), _) => (EndTarget::Origin(origin), Some(origin)),
+        (None, None, Some(id)) => (EndTarget::Id { group: group.clone(), id }, None),
+        _ => {
+            turn.reply(request, refused(Refusal::Unknown));
+            return Ok(Step::Done);
+        }
+    };
+    let count = header.mezzo_tx_count.map(|count| {
+        u16::try_from(count)
+            .map_err(|_| DecodeError::bad_value("mezzoTxCount", count.to_string(), "0 to 65535"))
+    });
+    let count = count.transpose()?;
+    let offsets = if header.mezzo_offsets == Some(true) { Some(offsets(request.body())?) } else { None };
     let outcome = match header.resolution {
         Resolution::Commit => Outcome::Committed,
         Resolution::Rollback => Outcome::RolledBack,
         Resolution::Unknown => {
-            unknown(turn, request, &header, origin, &group);
+            match origin {
+                Some(origin) => unknown(turn, request, &header, origin, &group),
+                // asks for nothing, so it need not be looked up
+                None => turn.reply(request, response::ok()),
+            }
             return Ok(Step::Done);
         }
     };
     let source = if header.from_transaction_check {
-        turn.services.transactions.answered(turn.now, origin, &**turn.channel, false);
+        if let Some(origin) = origin {
+            turn.services.transactions.answered(turn.now, origin, &**turn.channel, false);
+        }
         Source::CheckBack
     } else {
         Source::Producer
     };
     let hash = |key: &Option<Cow<'_, str>>| key.as_deref().map_or(0, key_hash);
     let at = turn.operation(Operation::End(EndTransaction {
-        target: EndTarget::Origin(origin),
-        table_offset: Some(table_offset.0),
-        keys: Some([hash(&header.msg_id), hash(&header.transaction_id)]),
+        target,
+        table_offset: table_offset.map(|offset| offset.0),
+        // who names it by its id has named its key
+        keys: origin.map(|_| [hash(&header.msg_id), hash(&header.transaction_id)]),
         producer_group: Some(group),
         outcome,
         source,
-        count: None,
-        offsets: None,
+        count,
+        offsets,
         decider: Some(turn.channel.remote()),
         reason: None,
     }));
@@ -95,7 +118,7 @@ fn unknown(
                 OpenState::Prepared => "PREPARED",
                 OpenState::InDoubt => "IN_DOUBT",
             };
-            response::ok().with_ext(vec![(Cow::Borrowed(OUTCOME), state.to_owned())])
+            response::ok().with_ext(outcome::says(state))
         }
         // decided or never there: UNKNOWN asks for nothing, so it need not be looked up
         None => response::ok(),
@@ -105,8 +128,15 @@ fn unknown(
 
 fn answer(result: &OperationResult) -> RemotingCommand {
     match result {
+        OperationResult::Decided(decision) if decision.source == Source::Fenced => {
+            let remark = "another client has taken the lease of a queue whose offset this commit moves; the \
+                          transaction is rolled back";
+            response::refusal(ResponseCode::ILLEGAL_OPERATION, remark)
+                .with_ext(outcome::of_decision(decision))
+        }
+        OperationResult::NothingToDecide => response::ok().with_ext(outcome::says("NOTHING")),
         OperationResult::Decided(decision) | OperationResult::AlreadyDecided(decision) => {
-            response::ok().with_ext(describe(decision))
+            response::ok().with_ext(outcome::of_decision(decision))
         }
         OperationResult::Conflict(decision) => {
             let stands = match decision.outcome {
@@ -117,23 +147,12 @@ fn answer(result: &OperationResult) -> RemotingCommand {
                 "the transaction was {stands} at {} ms; the first decision stands",
                 decision.decided_at.as_ms()
             );
-            response::refusal(ResponseCode::ILLEGAL_OPERATION, remark).with_ext(describe(decision))
+            response::refusal(ResponseCode::ILLEGAL_OPERATION, remark)
+                .with_ext(outcome::of_decision(decision))
         }
         OperationResult::Refused(refusal) => refused(*refusal),
         other => response::refusal(ResponseCode::SYSTEM_ERROR, format!("not a decision: {other:?}")),
     }
-}
-
-fn describe(decision: &Decision) -> ExtPairs {
-    let outcome = match decision.outcome {
-        Outcome::Committed => "COMMITTED",
-        Outcome::RolledBack => "ROLLED_BACK",
-    };
-    let mut ext = vec![(Cow::Borrowed(OUTCOME), outcome.to_owned())];
-    if let Some(offset) = decision.queue_offset {
-        ext.push((Cow::Borrowed("queueOffset"), offset.as_wire().to_string()));
-    }
-    ext
 }
 
 /// What is refused gets the remark that Apache's broker gives, where it has one.
@@ -144,14 +163,30 @@ fn refused(refusal: Refusal) -> RemotingCommand {
         Refusal::Unknown => "Find prepared transaction message failed",
         other => return response::operation_refusal(other),
     };
-    response::refusal(ResponseCode::SYSTEM_ERROR, remark)
+    response::refusal(ResponseCode::SYSTEM_ERROR, remark).with_ext(outcome::of_refusal(refusal))
+}
+
+/// The offsets in the body.
+fn offsets(body: &[u8]) -> Result<TransactionOffsets, DecodeError> {
+    let body = TransactionOffsetsBody::decode(body)?;
+    let mut entries = Vec::with_capacity(body.offsets.len());
+    for entry in &body.offsets {
+        entries.push(OffsetMove {
+            topic: TopicName::new(&entry.topic)?,
+            queue: QueueId(entry.queue_id),
+            offset: QueueOffset(entry.offset),
+            epoch: entry.epoch,
+        });
+    }
+    Ok(TransactionOffsets { group: GroupName::new(&body.consumer_group)?, entries })
 }
 
 #[cfg(test)]
 mod tests {
-    use mezzo_protocol::{ids::QueueOffset, time::Timestamp};
+    use mezzo_protocol::time::Timestamp;
 
-    use super::*;
+    use super::{outcome::OUTCOME, *};
+    use mezzo_storage::Decision;
 
     fn decision(outcome: Outcome, queue_offset: Option<u64>) -> Decision {
         Decision {

@@ -8,7 +8,7 @@ use mezzo_protocol::{
 };
 use mezzo_storage::{Refusal, StorageError};
 
-use super::turn::ReplyTo;
+use super::{outcome, turn::ReplyTo};
 use crate::service::{
     append::AppendError, client_registry::JoinRefused, group::GroupError, offset::OffsetError,
     redelivery::SendBackError, send::SendError, topic::TopicError, transaction_admin::AdminError,
@@ -115,7 +115,8 @@ pub(crate) fn offset_refusal(error: &OffsetError) -> RemotingCommand {
         OffsetError::Leased(_) => ResponseCode::ILLEGAL_OPERATION,
         OffsetError::Storage(error) => code_of_storage(error),
     };
-    refusal(code, error.to_string())
+    let ext = if matches!(error, OffsetError::Leased(_)) { outcome::says("LEASED") } else { Vec::new() };
+    refusal(code, error.to_string()).with_ext(ext)
 }
 
 /// The store refused the turn's batch as a whole; nothing of it was appended.
@@ -125,7 +126,7 @@ pub(crate) fn storage_refusal(error: &StorageError) -> RemotingCommand {
 
 /// The store did not carry out one operation of the batch.
 pub(crate) fn operation_refusal(refused: Refusal) -> RemotingCommand {
-    refusal(code_of_refusal(refused), refused.to_string())
+    refusal(code_of_refusal(refused), refused.to_string()).with_ext(outcome::of_refusal(refused))
 }
 
 /// An operator's request was not carried out.

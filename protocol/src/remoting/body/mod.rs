@@ -14,3 +14,4 @@ pub mod lock;
 pub mod relaxed_json;
 pub mod route;
 pub mod transaction;
+pub mod transaction_offsets;

@@ -71,6 +71,11 @@ wire_header! {
         msg_id: Option<Cow<'a, str>> = "msgId";
         /// The transaction's id: the unique key, in most clients.
         transaction_id: Option<Cow<'a, str>> = "transactionId";
+        /// Mezzo: how many messages the producer has prepared, for a transaction of many.
+        mezzo_tx_count: Option<i32> = "mezzoTxCount";
+        /// Mezzo: the body holds offsets that move with the commit, see
+        /// [`TransactionOffsetsBody`](crate::remoting::body::transaction_offsets::TransactionOffsetsBody).
+        mezzo_offsets: Option<bool> = "mezzoOffsets";
     }
 }
 

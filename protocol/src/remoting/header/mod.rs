@@ -14,6 +14,7 @@ pub mod consumer_offset;
 pub mod consumer_send_back;
 pub mod end_transaction;
 mod ext_fields;
+pub mod lease;
 pub mod pull_message;
 pub mod send_message;
 pub mod topic;
