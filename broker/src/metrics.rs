@@ -39,6 +39,10 @@ pub(crate) struct Metrics {
     pub(crate) pushes_dropped: Counter,
     /// Requests answered with REQUEST_CODE_NOT_SUPPORTED.
     pub(crate) unsupported_requests: Counter,
+    /// Transactions that became IN_DOUBT.
+    pub(crate) transactions_parked: Counter,
+    /// Transactions rolled back by their check-back policy.
+    pub(crate) transactions_rolled_back_by_policy: Counter,
     unsupported_codes: Mutex<Vec<i32>>,
 }
 
@@ -52,6 +56,8 @@ impl Metrics {
             malformed_frames = self.malformed_frames.value(),
             pushes_dropped = self.pushes_dropped.value(),
             unsupported_requests = self.unsupported_requests.value(),
+            transactions_parked = self.transactions_parked.value(),
+            transactions_rolled_back_by_policy = self.transactions_rolled_back_by_policy.value(),
             "counted since the start"
         );
     }

@@ -12,6 +12,7 @@
 //! Reading order: [`ids`], [`message`], [`remoting`], [`assignment`]; every bound is in [`limits`].
 
 pub mod assignment;
+pub mod check_policy;
 mod cursor;
 pub mod delay_level;
 pub mod error;

@@ -44,6 +44,9 @@ pub const PROPERTIES_BYTES_MAX: usize = i16::MAX as usize;
 /// Largest message body, in bytes (after the client's compression).
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 
+/// Most producer groups with a check-back policy of their own.
+pub const CHECK_POLICIES_MAX: usize = 10_000;
+
 /// Most messages in one batch (request code 320).
 pub const BATCH_MESSAGES_MAX: usize = 4096;
 

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mezzo_protocol::check_policy::CheckPolicy;
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 use mezzo_protocol::message::properties;
 use mezzo_protocol::message::record::{self, MessageParts};
@@ -204,6 +205,15 @@ pub enum Operation {
     PutGroup(GroupConfig),
     /// Delete a consumer group and its offsets; refused when there is neither.
     DeleteGroup(GroupName),
+    /// Give a producer group a check-back policy of its own; it holds from each transaction's next deadline on.
+    PutPolicy {
+        /// The producer group.
+        group: GroupName,
+        /// Its policy.
+        policy: CheckPolicy,
+    },
+    /// A producer group follows the broker's policy again, if it had one of its own.
+    DeletePolicy(GroupName),
 }
 
 /// Opaque inside of [`Operation::Send`].
@@ -213,7 +223,7 @@ pub struct SendOperation(pub(crate) MessageToAppend);
 impl Operation {
     /// Whether it may use the reserve segment when the disk is full.
     pub(crate) fn is_essential(&self) -> bool {
-        !matches!(self, Self::Send(_) | Self::PutTopic(_) | Self::PutGroup(_))
+        !matches!(self, Self::Send(_) | Self::PutTopic(_) | Self::PutGroup(_) | Self::PutPolicy { .. })
     }
 }
 
@@ -291,6 +301,12 @@ impl Batch {
     pub fn push(&mut self, operation: Operation) -> usize {
         self.operations.push(operation);
         self.operations.len() - 1
+    }
+
+    /// The operations in it, by index.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
     }
 
     /// How many operations wait in it.

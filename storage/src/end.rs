@@ -63,6 +63,8 @@ pub struct EndTransaction {
     pub count: Option<u16>,
     /// Consumer offsets that a commit moves together with its messages. A rollback moves none.
     pub offsets: Option<TransactionOffsets>,
+    /// Decides nothing while the transaction is PREPARED: its producer may be about to.
+    pub only_in_doubt: bool,
     /// The address that asked, for the record.
     pub decider: Option<SocketAddr>,
     /// Why, for the record; operators only.
@@ -82,6 +84,7 @@ impl EndTransaction {
             source,
             count: None,
             offsets: None,
+            only_in_doubt: false,
             decider: None,
             reason: None,
         }

@@ -1,6 +1,7 @@
 //! What a half message says of its transaction, read out of its properties: once when it is appended and once more
 //! whenever the log is folded, by the same function.
 
+use mezzo_protocol::check_policy::CheckWish;
 use mezzo_protocol::ids::{GroupName, TransactionId};
 use mezzo_protocol::limits::TRANSACTION_MESSAGES_MAX;
 use mezzo_protocol::message::properties;
@@ -38,6 +39,8 @@ pub(crate) struct HalfFacts {
     pub(crate) key_hash: u64,
     /// From `CHECK_IMMUNITY_TIME_SECONDS`, milliseconds.
     pub(crate) immunity_ms: Option<u64>,
+    /// From `MEZZO_CHECK`: parts of a check-back policy.
+    pub(crate) wish: Option<Box<CheckWish>>,
     /// Only for a message of a transaction of many: those of others pay eight bytes for it.
     pub(crate) of_many: Option<Box<OneOfMany>>,
 }
@@ -74,11 +77,13 @@ impl HalfFacts {
     /// message may not be encoded yet.
     pub(crate) fn of(props: &[u8]) -> Result<Self, HalfError> {
         let (mut key, mut group, mut immunity, mut id, mut sequence) = (None, None, None, None, None);
+        let mut check = None;
         for (name, value) in properties::iter(props) {
             match name {
                 properties::UNIQUE_KEY => key = Some(value),
                 properties::PRODUCER_GROUP => group = Some(value),
                 properties::CHECK_IMMUNITY_TIME_SECONDS => immunity = Some(value),
+                properties::MEZZO_CHECK => check = Some(value),
                 properties::MEZZO_TRANSACTION => id = Some(value),
                 properties::MEZZO_TRANSACTION_SEQUENCE => sequence = Some(value),
                 _ => {}
@@ -96,7 +101,13 @@ impl HalfFacts {
             (None, Some(_)) => return Err(HalfError::Missing(properties::MEZZO_TRANSACTION)),
         };
         let key_hash = key_hash(of_many.as_ref().map_or(key, |one| one.id.as_str()));
-        Ok(Self { group, key_hash, immunity_ms, of_many })
+        let bad_wish = |_| HalfError::Bad {
+            property: properties::MEZZO_CHECK,
+            expected: "a check-back policy, any of first=6s,interval=30s,backoff=150,attempts=15,max_age=24h,then=park \
+                       (or then=rollback)",
+        };
+        let wish = check.map(|text| CheckWish::parse(text).map(Box::new).map_err(bad_wish)).transpose()?;
+        Ok(Self { group, key_hash, immunity_ms, wish, of_many })
     }
 }
 
@@ -144,6 +155,14 @@ mod tests {
         assert_eq!(facts.key_hash, key_hash("tx-1"));
         let one = facts.of_many.unwrap();
         assert_eq!((one.id.as_str(), one.sequence), ("tx-1", 12));
+    }
+
+    #[test]
+    fn a_check_back_policy_is_read_strictly() {
+        let facts = of(&[PLAIN[0], PLAIN[1], ("MEZZO_CHECK", "attempts=2,then=rollback")]).unwrap();
+        assert_eq!(facts.wish.map(|wish| wish.to_string()).as_deref(), Some("attempts=2,then=rollback"));
+        let bad = of(&[PLAIN[0], PLAIN[1], ("MEZZO_CHECK", "attempts=2, then=rollback")]);
+        assert!(matches!(bad, Err(HalfError::Bad { property: "MEZZO_CHECK", .. })));
     }
 
     #[test]

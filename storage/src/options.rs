@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+pub use mezzo_protocol::check_policy::CheckPolicy;
+
 pub use crate::format::record::AckLevel;
 
 /// Everything [`crate::Store::open`] needs to know.
@@ -55,24 +57,5 @@ impl StoreOptions {
             check: CheckPolicy::default(),
             nonce: None,
         }
-    }
-}
-
-/// When an undecided transaction is asked about, and when asking ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckPolicy {
-    /// First ask, in milliseconds after the prepare.
-    pub timeout_ms: u64,
-    /// Between asks, in milliseconds.
-    pub interval_ms: u64,
-    /// Asks that count before the transaction is parked as IN_DOUBT.
-    pub check_max: u32,
-    /// Age at which it is parked even if fewer asks counted, in milliseconds.
-    pub max_age_ms: u64,
-}
-
-impl Default for CheckPolicy {
-    fn default() -> Self {
-        Self { timeout_ms: 6_000, interval_ms: 30_000, check_max: 15, max_age_ms: 24 * 3_600_000 }
     }
 }

@@ -43,6 +43,12 @@ pub enum Refusal {
     /// Older than every decision still remembered.
     #[error("the transaction is older than the history of decisions")]
     Expired,
+    /// It is PREPARED, and was to be decided only if it is IN_DOUBT.
+    #[error("the transaction is still PREPARED: its producer may be about to decide it")]
+    StillPrepared,
+    /// [`mezzo_protocol::limits::CHECK_POLICIES_MAX`] producer groups have a check-back policy of their own.
+    #[error("too many producer groups have a check-back policy of their own; clear some first")]
+    TooManyPolicies,
     /// The transaction is not open, and what may hold its decision cannot be read.
     #[error(
         "what was decided cannot be read at this moment; nothing was changed, try again (the broker's log says why)"

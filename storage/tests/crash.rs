@@ -253,6 +253,7 @@ impl Run {
             source: Source::Producer,
             count,
             offsets,
+            only_in_doubt: false,
             decider: None,
             reason: None,
         };

@@ -82,6 +82,7 @@ impl Fixture {
             source: Source::Producer,
             count: None,
             offsets: None,
+            only_in_doubt: false,
             decider: None,
             reason: None,
         }))

@@ -113,6 +113,7 @@ fn delayed_messages_keep_their_distance_although_the_clock_was_set_back() {
         source: Source::Producer,
         count: None,
         offsets: None,
+        only_in_doubt: false,
         decider: None,
         reason: None,
     };

@@ -87,6 +87,7 @@ fn pages_follow_each_other_in_order_of_origin_whatever_place_a_row_has() {
             source: Source::Operator,
             count: None,
             offsets: None,
+            only_in_doubt: false,
             decider: None,
             reason: Some("by hand".to_owned()),
         }));
@@ -188,6 +189,7 @@ fn a_rolled_back_transaction_still_tells_its_message_and_is_not_listed() {
         source: Source::Operator,
         count: None,
         offsets: None,
+        only_in_doubt: false,
         decider: None,
         reason: None,
     }));

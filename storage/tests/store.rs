@@ -123,6 +123,7 @@ fn end_of(origin: PhysicalOffset, key: &str, outcome: Outcome) -> EndTransaction
         source: Source::Producer,
         count: None,
         offsets: None,
+        only_in_doubt: false,
         decider: None,
         reason: None,
     }

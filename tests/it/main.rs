@@ -1,6 +1,7 @@
 //! End to end: what a user of Mezzo can rely on, one module per promise, each test named for the sentence it holds.
 
 mod check_back;
+mod check_policy;
 mod command_line;
 mod decisions;
 mod delay;

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use mezzo_client::{
     Client, PhysicalOffset,
-    admin::{Admin, Decided, TransactionFilter, TransactionInfo, TransactionOutcome, TransactionState},
+    admin::{
+        Admin, CheckWish, Decided, TransactionFilter, TransactionInfo, TransactionOutcome, TransactionState,
+    },
 };
 use mezzo_protocol::time::Clock as _;
 use serde_json::Value;
@@ -27,7 +29,8 @@ Examples:
   mezzo tx show 275
   mezzo tx commit 275 --reason 'paid, see ticket 7'
   mezzo tx rollback 275 --force        although its producer may still decide it
-  mezzo tx resume 275                  ask its producer group again";
+  mezzo tx resume 275                  ask its producer group again
+  mezzo tx policy show order-service   how its transactions are asked about";
 
 const LIST: &str = "\
 Examples:
@@ -47,6 +50,13 @@ Examples:
   mezzo tx rollback 275 --force                    although its producer may still decide it
 
 The first decision stands: look into the producer's database before you decide.";
+
+const POLICY: &str = "\
+Examples:
+  mezzo tx policy set order-service interval=1m,attempts=30
+  mezzo tx policy set carts max_age=1h,then=rollback
+
+A change holds from each transaction's next deadline on. A message's own MEZZO_CHECK goes over its group's policy.";
 
 const RESUME: &str = "\
 Examples:
@@ -78,6 +88,37 @@ enum Command {
     /// Have a transaction in doubt asked about again, from zero.
     #[command(after_help = RESUME)]
     Resume(One),
+    /// When and how often the transactions of a producer group are asked about.
+    #[command(subcommand)]
+    Policy(Policy),
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Show the policy that holds for a group.
+    Show(Group),
+    /// Give a group a policy of its own: the broker's, with these parts changed.
+    #[command(after_help = POLICY)]
+    Set(SetPolicy),
+    /// Let a group follow the broker's policy again.
+    Clear(Group),
+}
+
+#[derive(Debug, Args)]
+struct Group {
+    /// The producer group.
+    group: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct SetPolicy {
+    #[command(flatten)]
+    group: Group,
+    /// Any of first=6s,interval=30s,backoff=150,attempts=15,max_age=24h,then=park (or then=rollback).
+    #[arg(value_parser = CheckWish::parse)]
+    policy: CheckWish,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +247,8 @@ pub(super) async fn run(arguments: Transactions) -> Result<(), Failure> {
         Command::List(list) => &list.common,
         Command::Show(one) | Command::Resume(one) => &one.common,
         Command::Commit(decide) | Command::Rollback(decide) => &decide.one.common,
+        Command::Policy(Policy::Show(group) | Policy::Clear(group)) => &group.common,
+        Command::Policy(Policy::Set(set)) => &set.group.common,
     };
     let session = Session::open(common).await?;
     let done = match &arguments.command {
@@ -218,9 +261,35 @@ pub(super) async fn run(arguments: Transactions) -> Result<(), Failure> {
         Command::Commit(wanted) => decide(&session, wanted, TransactionOutcome::Committed).await,
         Command::Rollback(wanted) => decide(&session, wanted, TransactionOutcome::RolledBack).await,
         Command::Resume(one) => resume(&session, one.origin).await,
+        Command::Policy(wanted) => policy(&session, wanted).await,
     };
     session.client.shutdown().await;
     done
+}
+
+/// On each broker of the cluster.
+async fn policy(session: &Session, wanted: &Policy) -> Result<(), Failure> {
+    for broker in &session.brokers {
+        let info = match wanted {
+            Policy::Show(group) => session.admin.check_policy(broker, &group.group).await?,
+            Policy::Set(set) => {
+                session.admin.set_check_policy(broker, &set.group.group, Some(&set.policy)).await?
+            }
+            Policy::Clear(group) => session.admin.set_check_policy(broker, &group.group, None).await?,
+        };
+        let line = if session.json {
+            let mut value = serde_json::to_value(&info).unwrap_or_default();
+            if let Value::Object(fields) = &mut value {
+                fields.insert("broker".to_owned(), (&**broker).into());
+            }
+            value.to_string()
+        } else {
+            let whose = if info.own { "its own" } else { "the broker's" };
+            format!("{} on {broker}: {} ({whose})", info.group, info.policy)
+        };
+        conclude(&line);
+    }
+    Ok(())
 }
 
 async fn list(session: &Session, wanted: &List) -> Result<(), Failure> {

@@ -27,6 +27,7 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
         interval_ms: ms(config.transaction.check_interval),
         check_max: config.transaction.check_max,
         max_age_ms: ms(config.transaction.max_age),
+        ..CheckPolicy::default()
     };
     options
 }

@@ -26,7 +26,10 @@ use mezzo_protocol::{
     },
     time::Timestamp,
 };
-use mezzo_storage::{AskAnswer, Batch, CountedAsk, DueCheck, Operation, ParkReason, StorageError};
+use mezzo_storage::{
+    AskAnswer, Batch, CountedAsk, DueCheck, EndTarget, EndTransaction, Operation, OperationResult, Outcome,
+    ParkReason, Source, StorageError,
+};
 
 use super::{
     Services,
@@ -91,7 +94,6 @@ impl TransactionService {
     pub(crate) fn new(config: &Config) -> Self {
         let bounds = Bounds {
             check_interval_ms: ms(config.transaction.check_interval),
-            check_max: config.transaction.check_max,
             unanswered_per_connection: config.limits.unanswered_checks,
             asks_per_second: config.transaction.check_rate,
             waiting: WAITING_MAX,
@@ -218,10 +220,45 @@ impl Records {
             return Ok(());
         }
         let appended = services.store.append(now, &mut self.batch);
+        if appended.is_ok() {
+            self.report(services);
+        }
         self.batch.clear();
         appended?;
         services.store.request_sync();
         Ok(())
+    }
+}
+
+impl Records {
+    /// Says for which transactions asking has ended: once for all of a batch, since there may be very many.
+    fn report(&self, services: &Services) {
+        let (mut parked, mut rolled_back) = (Vec::new(), Vec::new());
+        for (operation, result) in self.batch.operations().iter().zip(self.batch.results()) {
+            match (operation, result) {
+                (Operation::Park { origin, .. }, OperationResult::Done) => parked.push(origin.0),
+                (Operation::End(end), OperationResult::Decided(_)) => {
+                    if let EndTarget::Origin(origin) = end.target {
+                        rolled_back.push(origin.0);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(first) = parked.first() {
+            services.metrics.transactions_parked.add(parked.len() as u64);
+            let (count, in_doubt) = (parked.len(), services.store.in_doubt());
+            tracing::warn!(
+                count,
+                first,
+                in_doubt,
+                "transactions are IN_DOUBT: their producers did not decide; `mezzo tx list --state in-doubt`"
+            );
+        }
+        if let Some(first) = rolled_back.first() {
+            services.metrics.transactions_rolled_back_by_policy.add(rolled_back.len() as u64);
+            tracing::warn!(count = rolled_back.len(), first, "transactions were rolled back by their policy");
+        }
     }
 }
 
@@ -233,6 +270,7 @@ fn describe(check: DueCheck) -> Due {
         asks: transaction.asks,
         // the number of asks is the machine's to judge: it may know of one that the log does not
         too_old: check.exhausted == Some(ParkReason::MaxAge),
+        policy: check.policy,
     }
 }
 
@@ -285,11 +323,22 @@ impl State {
                     });
                 }
                 Effect::Reschedule(origin, at) => services.store.reschedule(origin, at),
-                Effect::Park(origin, Exhausted::Asked) => {
-                    records.batch.push(Operation::Park { origin, reason: ParkReason::CheckMax });
+                Effect::Park(origin, reason) => {
+                    let reason = match reason {
+                        Exhausted::Asked => ParkReason::CheckMax,
+                        Exhausted::TooOld => ParkReason::MaxAge,
+                    };
+                    records.batch.push(Operation::Park { origin, reason });
                 }
-                Effect::Park(origin, Exhausted::TooOld) => {
-                    records.batch.push(Operation::Park { origin, reason: ParkReason::MaxAge });
+                Effect::RollBack(origin, reason) => {
+                    let mut end =
+                        EndTransaction::new(EndTarget::Origin(origin), Outcome::RolledBack, Source::Policy);
+                    let reason = match reason {
+                        Exhausted::Asked => "asked as often as the policy allows, without a decision",
+                        Exhausted::TooOld => "older than the policy allows, without a decision",
+                    };
+                    end.reason = Some(reason.to_owned());
+                    records.batch.push(Operation::End(end));
                 }
             }
         }

@@ -3,10 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use mezzo_protocol::ids::PhysicalOffset;
+use mezzo_protocol::{
+    check_policy::{CheckPolicy, CheckWish},
+    ids::{GroupName, PhysicalOffset},
+};
 use mezzo_storage::{
-    Batch, EndTarget, EndTransaction, OpenDetails, OpenFilter, OpenState, Operation, OperationResult,
-    Outcome, Refusal, Source, StorageError, Timeline, TransactionRecord,
+    Batch, EndTarget, EndTransaction, OpenDetails, OpenFilter, Operation, OperationResult, Outcome, Refusal,
+    Source, StorageError, Timeline, TransactionRecord,
 };
 
 use super::{Services, append::AppendError};
@@ -103,28 +106,51 @@ pub(crate) async fn show(
 /// [`AdminError`]; nothing was decided then, unless the log stopped before the decision was durable.
 pub(crate) async fn decide(services: &Arc<Services>, verdict: Verdict) -> Result<Judged, AdminError> {
     let Verdict { origin, outcome, reason, force, decider } = verdict;
-    if !force && services.store.open_state(origin) == Some(OpenState::Prepared) {
-        return Ok(Judged::StillPrepared);
-    }
     tracing::info!(origin = origin.0, ?outcome, ?reason, by = %decider, "an operator decides a transaction");
-    let end = EndTransaction {
-        target: EndTarget::Origin(origin),
-        table_offset: None,
-        keys: None,
-        producer_group: None,
-        outcome,
-        source: Source::Operator,
-        count: None,
-        offsets: None,
-        decider: Some(decider),
-        reason,
-    };
+    let mut end = EndTransaction::new(EndTarget::Origin(origin), outcome, Source::Operator);
+    // looked at where it is decided: it may be resumed, or decided, while this is on its way
+    end.only_in_doubt = !force;
+    (end.decider, end.reason) = (Some(decider), reason);
     match append(services, Operation::End(end)).await? {
         Some(OperationResult::Decided(_)) => Ok(Judged::Decided),
         Some(OperationResult::AlreadyDecided(_)) => Ok(Judged::Already),
         Some(OperationResult::Conflict(_)) => Ok(Judged::Conflict),
+        Some(OperationResult::Refused(Refusal::StillPrepared)) => Ok(Judged::StillPrepared),
         Some(OperationResult::Refused(refusal)) if !is_unknown(refusal) => Err(AdminError::Refused(refusal)),
         _ => Err(AdminError::NotFound(origin)),
+    }
+}
+
+/// The check-back policy that a producer group has of its own; `None`: the broker's holds.
+///
+/// # Errors
+/// [`AdminError`].
+pub(crate) async fn policy(
+    services: &Arc<Services>,
+    group: &GroupName,
+) -> Result<Option<CheckPolicy>, AdminError> {
+    let policy = services.store.check_policy(group);
+    durable(services).await?;
+    Ok(policy)
+}
+
+/// Gives a producer group the broker's policy with these parts changed, or takes its own away.
+///
+/// # Errors
+/// [`AdminError`].
+pub(crate) async fn set_policy(
+    services: &Arc<Services>,
+    group: GroupName,
+    wish: Option<CheckWish>,
+) -> Result<(), AdminError> {
+    tracing::info!(group = group.as_str(), policy = wish.map(|w| w.to_string()), "check-back policy changed");
+    let operation = match wish {
+        Some(wish) => Operation::PutPolicy { group, policy: wish.over(&services.store.options().check) },
+        None => Operation::DeletePolicy(group),
+    };
+    match append(services, operation).await? {
+        Some(OperationResult::Refused(refusal)) => Err(AdminError::Refused(refusal)),
+        _ => Ok(()),
     }
 }
 

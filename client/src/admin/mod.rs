@@ -6,7 +6,8 @@ mod transactions;
 
 pub use transactions::{Admin, Decided, TransactionFilter};
 
+pub use mezzo_protocol::check_policy::{CheckPolicy, CheckWish, Exhausted, WishError};
 pub use mezzo_protocol::remoting::body::transaction::{
-    DecisionInfo, DecisionSource, TransactionEvent, TransactionEventKind, TransactionInfo,
+    CheckPolicyInfo, DecisionInfo, DecisionSource, TransactionEvent, TransactionEventKind, TransactionInfo,
     TransactionOutcome, TransactionPage, TransactionState,
 };

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use mezzo_protocol::check_policy::CheckWish;
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::remoting::body::transaction::{
-    DecideResult, TransactionInfo, TransactionOutcome, TransactionPage, TransactionState,
+    CheckPolicyInfo, DecideResult, TransactionInfo, TransactionOutcome, TransactionPage, TransactionState,
 };
 use mezzo_protocol::remoting::header::transaction_admin::{
-    DecideTransactionHeader, ListTransactionsHeader, ResumeTransactionHeader, ShowTransactionHeader,
+    DecideTransactionHeader, GetCheckPolicyHeader, ListTransactionsHeader, ResumeTransactionHeader,
+    SetCheckPolicyHeader, ShowTransactionHeader,
 };
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 
@@ -195,6 +197,35 @@ impl Admin {
         let reply = self.request(broker, RequestCode::MEZZO_RESUME_TRANSACTION, header.encode()).await?;
         reply.success()?;
         Ok(())
+    }
+
+    /// How `broker` asks about the transactions of a producer group.
+    ///
+    /// # Errors
+    /// As [`Admin::transactions`].
+    pub async fn check_policy(&self, broker: &str, group: &str) -> Result<CheckPolicyInfo, Error> {
+        let header = GetCheckPolicyHeader { group: Cow::Borrowed(group) };
+        let reply = self.request(broker, RequestCode::MEZZO_GET_CHECK_POLICY, header.encode()).await?;
+        reply.success()?;
+        Ok(CheckPolicyInfo::decode(reply.body())?)
+    }
+
+    /// Gives a producer group the policy of `broker` with these parts changed; `None` takes its own away. It holds from
+    /// each transaction's next deadline on. Answers with what holds now.
+    ///
+    /// # Errors
+    /// As [`Admin::transactions`], and if too many groups have a policy of their own.
+    pub async fn set_check_policy(
+        &self,
+        broker: &str,
+        group: &str,
+        policy: Option<&CheckWish>,
+    ) -> Result<CheckPolicyInfo, Error> {
+        let policy = policy.map(|policy| Cow::Owned(policy.to_string()));
+        let header = SetCheckPolicyHeader { group: Cow::Borrowed(group), policy };
+        let reply = self.request(broker, RequestCode::MEZZO_SET_CHECK_POLICY, header.encode()).await?;
+        reply.success()?;
+        Ok(CheckPolicyInfo::decode(reply.body())?)
     }
 
     async fn request(

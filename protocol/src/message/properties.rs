@@ -140,6 +140,8 @@ property_names! {
     MEZZO_TRANSACTION = "MEZZO_TX";
     /// Mezzo: the place of a half message among those of its transaction: 0, 1, 2, …
     MEZZO_TRANSACTION_SEQUENCE = "MEZZO_TX_SEQ";
+    /// Mezzo: how a half message wants to be asked about, see [`crate::check_policy`].
+    MEZZO_CHECK = "MEZZO_CHECK";
 }
 
 /// Walks over the entries of encoded properties.

@@ -182,6 +182,8 @@ request_codes! {
     MEZZO_SHOW_TRANSACTION = 7_700_002: "Mezzo: all that is known about one transaction.";
     MEZZO_DECIDE_TRANSACTION = 7_700_003: "Mezzo: a person decides a transaction.";
     MEZZO_RESUME_TRANSACTION = 7_700_004: "Mezzo: ask again about a transaction that was parked.";
+    MEZZO_GET_CHECK_POLICY = 7_700_005: "Mezzo: how a producer group's transactions are asked about.";
+    MEZZO_SET_CHECK_POLICY = 7_700_006: "Mezzo: set or clear a producer group's check-back policy.";
     MEZZO_LEASE_QUEUE = 7_700_011: "Mezzo: the right to move a queue's offset inside transactions.";
     MEZZO_RELEASE_QUEUE = 7_700_012: "Mezzo: gives that right back.";
 }

@@ -9,8 +9,9 @@ mod many;
 
 use std::net::SocketAddr;
 
+use mezzo_protocol::check_policy::CheckPolicy;
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
-use mezzo_protocol::limits::CLIENT_ID_BYTES_MAX;
+use mezzo_protocol::limits::{CHECK_POLICIES_MAX, CLIENT_ID_BYTES_MAX};
 
 use super::leader_clock::LeaderClock;
 use super::ledger::{At, Facts, Ledger};
@@ -19,7 +20,7 @@ use super::topics::TopicConfig;
 use crate::batch::{CountedAsk, MessageToAppend, Operation, RECORD_OVERHEAD_MAX, Visibility};
 use crate::format::record::{
     ASK_ROW_BYTES, AskedCount, Asks, LogSeed, MessagePrefix, OffsetEntry, Offsets, ParkReason, Parked,
-    RECORD_HEADER_BYTES, RecordHead, RecordKind, Resumed, Tick,
+    Policy, RECORD_HEADER_BYTES, RecordHead, RecordKind, Resumed, Tick,
 };
 use crate::log::Writer;
 use crate::results::{OperationResult, Refusal};
@@ -99,7 +100,8 @@ pub(crate) fn bytes_max(operation: &Operation) -> usize {
                 + config.attributes.iter().map(|(k, v)| k.len() + v.len() + 4).sum::<usize>()
         }
         Operation::DeleteTopic(name) => name.as_str().len(),
-        Operation::DeleteGroup(name) => name.as_str().len(),
+        Operation::DeleteGroup(name) | Operation::DeletePolicy(name) => name.as_str().len(),
+        Operation::PutPolicy { group, .. } => group.as_str().len(),
         Operation::Park { .. } | Operation::Resume { .. } | Operation::Tick(_) => 0,
     };
     strings + 2 * RECORD_OVERHEAD_MAX
@@ -152,6 +154,16 @@ impl Ledger {
                 record.encode(sink.scratch);
                 let at = sink.push_scratch(RecordKind::Group, record.flags());
                 self.put_group(at.position, config.clone(), publisher);
+                OperationResult::Done
+            }
+            Operation::PutPolicy { group, policy } => self.put_policy(group, policy, sink),
+            Operation::DeletePolicy(group) => {
+                if let Some(policy) = self.open.policies().of_group(group) {
+                    let record = Policy { deleted: true, group: group.as_str(), policy };
+                    record.encode(sink.scratch);
+                    sink.push_scratch(RecordKind::Policy, record.flags());
+                    self.open.policies_mut().delete(group);
+                }
                 OperationResult::Done
             }
             Operation::DeleteGroup(name) if !self.knows_group(name) => {
@@ -259,6 +271,26 @@ impl Ledger {
         let at = sink.push_scratch(RecordKind::Asks, 0);
         for row in &record.rows {
             self.asked(at, row.origin, row.asks);
+        }
+        OperationResult::Done
+    }
+
+    fn put_policy(
+        &mut self,
+        group: &GroupName,
+        policy: &CheckPolicy,
+        sink: &mut Sink<'_>,
+    ) -> OperationResult {
+        let policies = self.open.policies();
+        let own = policies.of_group(group);
+        if own.is_none() && policies.groups().len() >= CHECK_POLICIES_MAX {
+            return OperationResult::Refused(Refusal::TooManyPolicies);
+        }
+        if own != Some(*policy) {
+            let record = Policy { deleted: false, group: group.as_str(), policy: *policy };
+            record.encode(sink.scratch);
+            sink.push_scratch(RecordKind::Policy, record.flags());
+            self.open.policies_mut().put(group.clone(), *policy);
         }
         OperationResult::Done
     }

@@ -25,7 +25,7 @@ use crate::format::history_row::{HistoryRow, group_hash};
 use crate::format::queue_entry::QueueEntry;
 use crate::format::record::{
     AckLevel, Asks, Carried, CarriedTiming, Decision as DecisionRecord, Group as GroupRecord, Jump,
-    Lease as LeaseRecord, MessagePayload, MessagePrefix, Offsets as OffsetsRecord, Outcome, Parked,
+    Lease as LeaseRecord, MessagePayload, MessagePrefix, Offsets as OffsetsRecord, Outcome, Parked, Policy,
     RecordKind, Resumed, Source, Start, Tick, Topic as TopicRecord,
 };
 use crate::half::{Fingerprint, HalfFacts};
@@ -183,12 +183,13 @@ impl Ledger {
                 self.apply_lease(at.position, &record, publisher)?;
             }
             RecordKind::Policy => {
-                // written by no version so far: policies arrive with what uses them
-                return Err(StorageError::NewerVersion {
-                    what: "record kind",
-                    got: u32::from(kind.as_u8()),
-                    newest: u32::from(RecordKind::Resumed.as_u8()),
-                });
+                let record = Policy::decode(flags, payload).map_err(bad)?;
+                let group = GroupName::new(record.group).map_err(|e| corrupt_log(at.position, e))?;
+                if record.deleted {
+                    self.open.policies_mut().delete(&group);
+                } else {
+                    self.open.policies_mut().put(group, record.policy);
+                }
             }
         }
         Ok(())
@@ -269,11 +270,12 @@ impl Ledger {
             last_event: 0,
             asks: 0,
             immunity_ms: half.immunity_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX)),
+            wish: 0,
             in_doubt: false,
             delayed: delay_ms.is_some(),
             been_due: false,
         };
-        let group = self.open.insert(row, &half.group);
+        let group = self.open.insert(row, &half.group, half.wish.as_deref());
         if let Some(one) = &half.of_many {
             let many = ManyMessages {
                 id: one.id.clone(),

@@ -3,12 +3,13 @@
 
 use std::sync::atomic::Ordering;
 
-use mezzo_protocol::ids::PhysicalOffset;
+use mezzo_protocol::ids::{GroupName, PhysicalOffset};
 use mezzo_protocol::time::Timestamp;
 
 use super::{Store, StoredMessage};
 use crate::error::StorageError;
 use crate::format::queue_entry::QueueEntry;
+use crate::options::CheckPolicy;
 use crate::state::transactions::{DueCheck, OpenState, OpenTransaction};
 
 impl Store {
@@ -66,6 +67,18 @@ impl Store {
     pub fn in_doubt_of_group(&self, group: &str, max: usize) -> Vec<PhysicalOffset> {
         let appender = self.appender();
         appender.ledger.open.in_doubt_of(group).take(max).map(PhysicalOffset).collect()
+    }
+
+    /// How many transactions are IN_DOUBT.
+    #[must_use]
+    pub fn in_doubt(&self) -> usize {
+        self.appender().ledger.open.in_doubt_len()
+    }
+
+    /// A producer group's own check-back policy.
+    #[must_use]
+    pub fn check_policy(&self, group: &GroupName) -> Option<CheckPolicy> {
+        self.appender().ledger.open.policies().of_group(group)
     }
 
     /// State of one open transaction.

@@ -8,8 +8,8 @@
 //!   cannot be asked now waits; a waiting transaction burns no attempt.
 //! - An ask **counts** if it was answered, also with UNKNOWN, or if anything was heard from its connection after the ask
 //!   was written to it. An ask to a connection that closed or stayed silent does not.
-//! - After [`Bounds::check_max`] asks that counted, or at its maximum age, a transaction is parked as IN_DOUBT when it
-//!   is due the next time. It is then asked once whenever a new connection of its group appears, and that counts nothing.
+//! - After as many asks that counted as its policy wants, or at its maximum age, a transaction is parked as IN_DOUBT
+//!   (or, if its policy says so, rolled back) when it is due the next time. It is then asked once whenever a new connection of its group appears, and that counts nothing.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -17,12 +17,12 @@ use std::{
 };
 
 use mezzo_protocol::{
+    check_policy::{CheckPolicy, Exhausted as Then},
     ids::{GroupName, PhysicalOffset},
     time::Timestamp,
 };
 
 use super::{
-    back_off::next_ask_after_ms,
     members::Members,
     waiting_room::{Waiting, WaitingRoom},
 };
@@ -37,10 +37,9 @@ const DOUBTFUL_WAITS_MS: u64 = 600_000;
 /// How much may be asked, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// Between two asks about one transaction, in milliseconds; grows with the number of asks.
+    /// After a transaction would have been due again, what is not heard of it for this long is forgotten, in
+    /// milliseconds; also how long an IN_DOUBT one may be asked without an answer.
     pub(crate) check_interval_ms: u64,
-    /// Asks that count before a transaction is parked.
-    pub(crate) check_max: u32,
     /// Asks that one connection may have open.
     pub(crate) unanswered_per_connection: usize,
     /// Asks of the whole broker in a second, at least 1; also the largest burst.
@@ -52,7 +51,7 @@ pub(crate) struct Bounds {
 /// Why asking ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exhausted {
-    /// [`Bounds::check_max`] asks counted.
+    /// [`CheckPolicy::check_max`] asks counted.
     Asked,
     /// Older than the maximum age.
     TooOld,
@@ -69,6 +68,8 @@ pub(crate) struct Due {
     pub(crate) asks: u32,
     /// True at its maximum age.
     pub(crate) too_old: bool,
+    /// When it is asked about again, how often, and what happens then.
+    pub(crate) policy: CheckPolicy,
 }
 
 /// What the driver has to do.
@@ -94,8 +95,10 @@ pub(crate) enum Effect<C> {
     },
     /// The transaction is due again at this time, whatever time was set before.
     Reschedule(PhysicalOffset, Timestamp),
-    /// Record that asking has ended.
+    /// Asking has ended: record that the transaction is IN_DOUBT.
     Park(PhysicalOffset, Exhausted),
+    /// Asking has ended, and by its policy the transaction is rolled back.
+    RollBack(PhysicalOffset, Exhausted),
 }
 
 /// Asked, not answered.
@@ -159,7 +162,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     /// These transactions are due, the earliest first. Each is given a later time at once, so that nothing is lost
     /// whatever happens to it here.
     pub(crate) fn handle_due(&mut self, now: Timestamp, due: impl IntoIterator<Item = Due>) {
-        for Due { origin, group, mut asks, too_old } in due {
+        for Due { origin, group, mut asks, too_old, policy } in due {
             let mut asked_before = false;
             if let Some(asked) = self.take_asked(origin) {
                 asked_before = true;
@@ -169,9 +172,9 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
                     self.effects.push_back(asked.count(origin));
                 }
             }
-            let later = now.saturating_add_ms(next_ask_after_ms(self.bounds.check_interval_ms, asks));
+            let later = now.saturating_add_ms(policy.next_ask_after_ms(asks));
             self.effects.push_back(Effect::Reschedule(origin, later));
-            let exhausted = match (asks >= self.bounds.check_max, too_old) {
+            let exhausted = match (asks >= policy.check_max, too_old) {
                 (true, _) => Some(Exhausted::Asked),
                 (false, true) => Some(Exhausted::TooOld),
                 (false, false) => None,
@@ -179,11 +182,15 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             // a later time first: on a full disk the record may be refused, and then it is parked the next time
             if let Some(reason) = exhausted {
                 self.waiting.leave(origin);
-                self.effects.push_back(Effect::Park(origin, reason));
+                self.effects.push_back(match policy.exhausted {
+                    Then::Park => Effect::Park(origin, reason),
+                    Then::RollBack => Effect::RollBack(origin, reason),
+                });
                 continue;
             }
             let (order, until) = (self.new_order(), self.give_up_at(later));
-            self.enqueue(origin, Waiting { group, order, asks, doubtful: false, asked: asked_before, until });
+            let waiting = Waiting { group, order, asks, doubtful: false, asked: asked_before, until, policy };
+            self.enqueue(origin, waiting);
         }
         self.ask_waiting(now);
     }
@@ -211,7 +218,10 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             if !self.asked.contains_key(&origin) {
                 let (order, group) = (self.new_order(), group.clone());
                 let until = now.saturating_add_ms(DOUBTFUL_WAITS_MS);
-                self.enqueue(origin, Waiting { group, order, asks: 0, doubtful: true, asked: false, until });
+                let policy =
+                    CheckPolicy { interval_ms: self.bounds.check_interval_ms, ..CheckPolicy::default() };
+                let waiting = Waiting { group, order, asks: 0, doubtful: true, asked: false, until, policy };
+                self.enqueue(origin, waiting);
             }
         }
         self.ask_waiting(now);
@@ -292,7 +302,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
             && unknown
             && !waiting.doubtful
         {
-            let after = next_ask_after_ms(self.bounds.check_interval_ms, waiting.asks.saturating_add(1));
+            let after = waiting.policy.next_ask_after_ms(waiting.asks.saturating_add(1));
             self.effects.push_back(Effect::Count { origin, connection, answered: true, asked_at });
             self.effects.push_back(Effect::Reschedule(origin, now.saturating_add_ms(after)));
         }
@@ -393,7 +403,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
                 continue;
             };
             self.tokens_milli -= 1000;
-            let after = next_ask_after_ms(self.bounds.check_interval_ms, waiting.asks);
+            let after = waiting.policy.next_ask_after_ms(waiting.asks);
             let later = now.saturating_add_ms(after);
             self.effects.push_back(Effect::Ask { origin, connection });
             let until = if waiting.doubtful { later } else { self.give_up_at(later) };

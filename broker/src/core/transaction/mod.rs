@@ -8,7 +8,6 @@
 //!    └───────────────────────────────────┘ no answer in time: counts if the connection was heard since
 //! ```
 
-pub(crate) mod back_off;
 pub(crate) mod check_back;
 pub(crate) mod members;
 pub(crate) mod waiting_room;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mezzo_protocol::{
+    check_policy::CheckPolicy,
     ids::{GroupName, PhysicalOffset},
     time::Timestamp,
 };
@@ -25,6 +26,8 @@ pub(crate) struct Waiting {
     pub(crate) doubtful: bool,
     /// It was asked before and that ask is still without answer.
     pub(crate) asked: bool,
+    /// How it is asked about.
+    pub(crate) policy: CheckPolicy,
     /// It is forgotten at this time: it would have been due again before, were it still undecided.
     pub(crate) until: Timestamp,
 }
@@ -206,6 +209,7 @@ mod tests {
             asks: 0,
             doubtful: false,
             asked: false,
+            policy: CheckPolicy::default(),
             until: Timestamp::from_ms(until_ms),
         }
     }

@@ -53,6 +53,8 @@ fn broker(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Code::MEZZO_SHOW_TRANSACTION => transaction_admin::show(turn, request),
         Code::MEZZO_DECIDE_TRANSACTION => transaction_admin::decide(turn, request),
         Code::MEZZO_RESUME_TRANSACTION => transaction_admin::resume(turn, request),
+        Code::MEZZO_GET_CHECK_POLICY => transaction_admin::policy(turn, request),
+        Code::MEZZO_SET_CHECK_POLICY => transaction_admin::set_policy(turn, request),
         Code::MEZZO_LEASE_QUEUE => lease::grant(turn, request),
         Code::MEZZO_RELEASE_QUEUE => lease::release(turn, request),
         Code::RESUME_CHECK_HALF_MESSAGE => transaction_admin::resume_check(turn, request),

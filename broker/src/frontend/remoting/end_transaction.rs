@@ -90,6 +90,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         source,
         count,
         offsets,
+        only_in_doubt: false,
         decider: Some(turn.channel.remote()),
         reason: None,
     }));

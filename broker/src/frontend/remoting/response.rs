@@ -159,6 +159,7 @@ fn code_of_refusal(refused: Refusal) -> ResponseCode {
         Refusal::TooManyOpen
         | Refusal::NoRoom
         | Refusal::HistoryUnreadable
+        | Refusal::TooManyPolicies
         | Refusal::OutOfSequence { .. } => ResponseCode::SYSTEM_BUSY,
         Refusal::TooManyLeases => ResponseCode::SYSTEM_BUSY,
         Refusal::SequenceReused | Refusal::TransactionFull => ResponseCode::MESSAGE_ILLEGAL,
@@ -175,6 +176,7 @@ fn code_of_refusal(refused: Refusal) -> ResponseCode {
         | Refusal::Unknown
         | Refusal::Expired
         | Refusal::UnknownOrExpired
+        | Refusal::StillPrepared
         | Refusal::TopicHasOpenMessages => ResponseCode::SYSTEM_ERROR,
     }
 }

@@ -1,9 +1,9 @@
-//! What operators ask about transactions: Mezzo's requests 7,700,001 to 7,700,004, and RESUME_CHECK_HALF_MESSAGE (323) as
+//! What operators ask about transactions: Mezzo's requests 7,700,001 to 7,700,006, and RESUME_CHECK_HALF_MESSAGE (323) as
 //! Apache's administration sends it. All are answered after the turn: they read the disk or wait for it.
 //!
 //! | what happened | code | ext |
 //! |---|---|---|
-//! | listed, shown, resumed | 0 | |
+//! | listed, shown, resumed; policy told or set | 0 | |
 //! | decided now, or so before | 0 | `mezzoResult` = `DECIDED` or `ALREADY` |
 //! | decided otherwise before | 604 ILLEGAL_OPERATION | `mezzoResult` = `CONFLICT`; the body says what stands |
 //! | still PREPARED, and not forced | 604 ILLEGAL_OPERATION | `mezzoResult` = `STILL_PREPARED` |
@@ -13,19 +13,21 @@
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use mezzo_protocol::{
+    check_policy::CheckWish,
     error::DecodeError,
     ids::{GroupName, OffsetMessageId, PhysicalOffset, TopicName},
     limits::{REASON_BYTES_MAX, TRANSACTIONS_PER_PAGE_MAX},
     message::{properties, record::MessageView},
     remoting::{
         body::transaction::{
-            DecideResult, DecisionInfo, DecisionSource, TransactionEvent, TransactionEventKind,
-            TransactionInfo, TransactionOutcome, TransactionPage, TransactionState,
+            CheckPolicyInfo, DecideResult, DecisionInfo, DecisionSource, TransactionEvent,
+            TransactionEventKind, TransactionInfo, TransactionOutcome, TransactionPage, TransactionState,
         },
         command::RemotingCommand,
         header::transaction_admin::{
-            DecideTransactionHeader, ListTransactionsHeader, ResumeCheckHalfMessageHeader,
-            ResumeTransactionHeader, ShowTransactionHeader,
+            DecideTransactionHeader, GetCheckPolicyHeader, ListTransactionsHeader,
+            ResumeCheckHalfMessageHeader, ResumeTransactionHeader, SetCheckPolicyHeader,
+            ShowTransactionHeader,
         },
         response_code::ResponseCode,
     },
@@ -121,6 +123,41 @@ pub(crate) fn resume_check(turn: &mut Turn<'_>, request: &Request<'_>) -> Handle
     let header = ResumeCheckHalfMessageHeader::decode(&request.header.ext)?;
     let id = OffsetMessageId::decode(&header.msg_id)?;
     resume_origin(turn, request, id.physical_offset)
+}
+
+/// MEZZO_GET_CHECK_POLICY.
+pub(crate) fn policy(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
+    let header = GetCheckPolicyHeader::decode(&request.header.ext)?;
+    let group = GroupName::new(&header.group)?;
+    later(turn, request, move |services| async move { policy_reply(&services, &group).await })
+}
+
+/// MEZZO_SET_CHECK_POLICY.
+pub(crate) fn set_policy(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
+    let header = SetCheckPolicyHeader::decode(&request.header.ext)?;
+    let group = GroupName::new(&header.group)?;
+    let wish = match header.policy.as_deref().map(CheckWish::parse).transpose() {
+        Ok(wish) => wish,
+        Err(error) => {
+            turn.refuse(request, ResponseCode::INVALID_PARAMETER, error.to_string());
+            return Ok(Step::Done);
+        }
+    };
+    later(turn, request, move |services| async move {
+        transaction_admin::set_policy(&services, group.clone(), wish).await?;
+        policy_reply(&services, &group).await
+    })
+}
+
+async fn policy_reply(services: &Arc<Services>, group: &GroupName) -> Result<RemotingCommand, AdminError> {
+    let own = transaction_admin::policy(services, group).await?;
+    let policy = own.unwrap_or(services.store.options().check);
+    let info = CheckPolicyInfo {
+        group: group.to_string(),
+        own: own.is_some(),
+        policy: CheckWish::from(&policy).to_string(),
+    };
+    Ok(response::ok().with_body(info.encode()))
 }
 
 fn resume_origin(turn: &mut Turn<'_>, request: &Request<'_>, origin: PhysicalOffset) -> Handled {

@@ -236,6 +236,34 @@ impl TransactionInfo {
     }
 }
 
+/// How a producer group's transactions are asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckPolicyInfo {
+    /// The producer group.
+    pub group: String,
+    /// Whether it has a policy of its own; false: this is the broker's.
+    pub own: bool,
+    /// The policy, as [`CheckWish`](crate::check_policy::CheckWish) reads it.
+    pub policy: String,
+}
+
+impl CheckPolicyInfo {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// If it is above its bound or not such JSON.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        relaxed_json::parse("check-back policy", body)
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        relaxed_json::write(self)
+    }
+}
+
 /// Some open transactions, in order of origin.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TransactionPage {

@@ -97,6 +97,27 @@ wire_header! {
     }
 }
 
+wire_header! {
+    /// MEZZO_GET_CHECK_POLICY (7,700,005). The answer's body is a
+    /// [`CheckPolicyInfo`](crate::remoting::body::transaction::CheckPolicyInfo).
+    GetCheckPolicyHeader<'a> {
+        /// The producer group.
+        group: Cow<'a, str> = "group";
+    }
+}
+
+wire_header! {
+    /// MEZZO_SET_CHECK_POLICY (7,700,006). The answer's body is the
+    /// [`CheckPolicyInfo`](crate::remoting::body::transaction::CheckPolicyInfo) that holds then.
+    SetCheckPolicyHeader<'a> {
+        /// The producer group.
+        group: Cow<'a, str> = "group";
+        /// The parts that differ from the broker's own policy, as [`CheckWish`](crate::check_policy::CheckWish) reads
+        /// them; absent: the group has no policy of its own any more.
+        policy: Option<Cow<'a, str>> = "policy";
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,7 +34,7 @@ pub use lease::Lease;
 pub use message::{MessagePayload, MessagePrefix};
 pub use offsets::{OffsetEntry, Offsets};
 pub use parked::{ParkReason, Parked};
-pub use policy::{Exhausted, Policy};
+pub use policy::Policy;
 pub use resumed::Resumed;
 pub use start::{AckLevel, Start};
 pub use tick::Tick;

@@ -5,20 +5,15 @@
 //! | exhausted u8 | reserved 3 bytes |
 //! ```
 
+use mezzo_protocol::check_policy::{CheckPolicy, Exhausted};
+
 use crate::format::FormatError;
 use crate::format::cursor::{Cursor, put_string};
 
 const DELETED: u16 = 1;
 
-/// What happens when asking has not helped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Exhausted {
-    /// The transaction is parked in doubt.
-    Park = 1,
-    /// The transaction is rolled back.
-    RollBack = 2,
-}
+const PARK: u8 = 1;
+const ROLL_BACK: u8 = 2;
 
 /// One producer group's check-back policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +22,8 @@ pub struct Policy<'a> {
     pub deleted: bool,
     /// The producer group.
     pub group: &'a str,
-    /// From prepare to the first ask, in milliseconds.
-    pub first_ms: u64,
-    /// Between asks, in milliseconds.
-    pub interval_ms: u64,
-    /// Each interval in percent of the one before it; 100: no back-off.
-    pub backoff_percent: u32,
-    /// Most counted asks.
-    pub check_max: u32,
-    /// Oldest age that is still asked about, in milliseconds.
-    pub max_age_ms: u64,
-    /// What happens then.
-    pub exhausted: Exhausted,
+    /// The policy.
+    pub policy: CheckPolicy,
 }
 
 impl<'a> Policy<'a> {
@@ -51,12 +36,17 @@ impl<'a> Policy<'a> {
     /// Appends the payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_string(out, self.group);
-        out.extend_from_slice(&self.first_ms.to_le_bytes());
-        out.extend_from_slice(&self.interval_ms.to_le_bytes());
-        out.extend_from_slice(&self.backoff_percent.to_le_bytes());
-        out.extend_from_slice(&self.check_max.to_le_bytes());
-        out.extend_from_slice(&self.max_age_ms.to_le_bytes());
-        out.extend_from_slice(&[self.exhausted as u8, 0, 0, 0]);
+        let policy = &self.policy;
+        out.extend_from_slice(&policy.timeout_ms.to_le_bytes());
+        out.extend_from_slice(&policy.interval_ms.to_le_bytes());
+        out.extend_from_slice(&policy.backoff_percent.to_le_bytes());
+        out.extend_from_slice(&policy.check_max.to_le_bytes());
+        out.extend_from_slice(&policy.max_age_ms.to_le_bytes());
+        let exhausted = match policy.exhausted {
+            Exhausted::Park => PARK,
+            Exhausted::RollBack => ROLL_BACK,
+        };
+        out.extend_from_slice(&[exhausted, 0, 0, 0]);
     }
 
     /// Reads the payload.
@@ -72,15 +62,17 @@ impl<'a> Policy<'a> {
         let policy = Self {
             deleted: flags & DELETED != 0,
             group: cursor.string("producer group")?,
-            first_ms: cursor.u64()?,
-            interval_ms: cursor.u64()?,
-            backoff_percent: cursor.u32()?,
-            check_max: cursor.u32()?,
-            max_age_ms: cursor.u64()?,
-            exhausted: match cursor.u8()? {
-                1 => Exhausted::Park,
-                2 => Exhausted::RollBack,
-                other => return Err(FormatError::BadValue { field: "exhausted", got: u64::from(other) }),
+            policy: CheckPolicy {
+                timeout_ms: cursor.u64()?,
+                interval_ms: cursor.u64()?,
+                backoff_percent: cursor.u32()?,
+                check_max: cursor.u32()?,
+                max_age_ms: cursor.u64()?,
+                exhausted: match cursor.u8()? {
+                    PARK => Exhausted::Park,
+                    ROLL_BACK => Exhausted::RollBack,
+                    other => return Err(FormatError::BadValue { field: "exhausted", got: u64::from(other) }),
+                },
             },
         };
         cursor.array::<3>()?;
@@ -99,12 +91,14 @@ mod tests {
         let policy = Policy {
             deleted: false,
             group: "p",
-            first_ms: 6_000,
-            interval_ms: 30_000,
-            backoff_percent: 150,
-            check_max: 15,
-            max_age_ms: 86_400_000,
-            exhausted: Exhausted::RollBack,
+            policy: CheckPolicy {
+                timeout_ms: 6_000,
+                interval_ms: 30_000,
+                backoff_percent: 150,
+                check_max: 15,
+                max_age_ms: 86_400_000,
+                exhausted: Exhausted::RollBack,
+            },
         };
         let mut out = Vec::new();
         policy.encode(&mut out);

@@ -125,6 +125,9 @@ impl Ledger {
         if end.keys.is_some_and(|keys| !keys.contains(&row.key_hash)) {
             return Some(Refusal::WrongKey);
         }
+        if end.only_in_doubt && !row.in_doubt {
+            return Some(Refusal::StillPrepared);
+        }
         // only its producer knows how many there should be; and what is rolled back may lack some
         let counts = end.outcome == Outcome::Committed
             && (end.count.is_some()

@@ -20,7 +20,7 @@ use crate::error::StorageError;
 use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 use crate::format::history_row::{HISTORY_ROW_BYTES, HistoryRow};
-use crate::format::record::{Group, Lease, OffsetEntry, Offsets, Start, Topic};
+use crate::format::record::{Group, Lease, OffsetEntry, Offsets, Policy, Start, Topic};
 use crate::format::state_file::{SectionKind, StateFile, StateFileBuilder, StateHeader};
 
 /// What a state file could not be restored from.
@@ -68,6 +68,11 @@ pub(crate) fn base_sections(ledger: &Ledger, file: &mut StateFileBuilder) {
     file.section(SectionKind::OpenTransactions, |out| rows::encode_open(ledger, out));
     file.section(SectionKind::DueMessages, |out| rows::encode_due(ledger, out));
     file.section(SectionKind::TransactionMessages, |out| members::encode(ledger, out));
+    file.section(SectionKind::Policies, |out| {
+        for (group, policy) in ledger.open.policies().groups() {
+            Policy { deleted: false, group: group.as_str(), policy: *policy }.encode(out);
+        }
+    });
     file.section(SectionKind::Leases, |out| {
         for (group, topic, queue, lease) in ledger.leases.iter() {
             let record = lease_record(group, topic, queue, lease);
@@ -119,6 +124,7 @@ pub(crate) fn restore_base(ledger: &mut Ledger, file: &StateFile<'_>) -> Result<
     restore_topics(ledger, file.section(SectionKind::Topics))?;
     restore_groups(ledger, file.section(SectionKind::Groups))?;
     restore_offsets(ledger, file.section(SectionKind::Offsets))?;
+    restore_policies(ledger, file.section(SectionKind::Policies))?;
     rows::restore_open(ledger, file.section(SectionKind::OpenTransactions))?;
     rows::restore_due(ledger, file.section(SectionKind::DueMessages))?;
     members::restore(ledger, file.section(SectionKind::TransactionMessages))?;
@@ -133,12 +139,6 @@ pub(crate) fn restore_base(ledger: &mut Ledger, file: &StateFile<'_>) -> Result<
         let (record, rest) = Lease::decode_prefix(flags, leases.rest()).map_err(&bad)?;
         ledger.apply_lease(0, &record, &mut Unseen)?;
         leases = Cursor::new("leases", rest);
-    }
-    // policies are written by no version so far
-    for kind in [SectionKind::Policies] {
-        if !file.section(kind).is_empty() {
-            return Err(StorageError::NewerVersion { what: "state section", got: kind as u32, newest: 5 });
-        }
     }
     Ok(())
 }
@@ -228,6 +228,16 @@ fn restore_groups(ledger: &mut Ledger, mut bytes: &[u8]) -> Result<(), StorageEr
     while !bytes.is_empty() {
         let (record, rest) = Group::decode_prefix(0, bytes).map_err(format_error("groups"))?;
         ledger.put_group(0, GroupConfig::from_record(&record, 0)?, &mut Unseen);
+        bytes = rest;
+    }
+    Ok(())
+}
+
+fn restore_policies(ledger: &mut Ledger, mut bytes: &[u8]) -> Result<(), StorageError> {
+    while !bytes.is_empty() {
+        let (record, rest) = Policy::decode_prefix(0, bytes).map_err(format_error("policies"))?;
+        let group = GroupName::new(record.group).map_err(|e| invalid("policies", e))?;
+        ledger.open.policies_mut().put(group, record.policy);
         bytes = rest;
     }
     Ok(())

@@ -1,12 +1,14 @@
-//! The names that rows refer to by number: queues and producer groups.
+//! What rows refer to by number: queues, producer groups, parts of check-back policies.
 //!
 //! ```text
-//! queue count u32, per queue: topic string, queue u32;  group count u32, per group: string
+//! queue count u32, per queue: topic string, queue u32;  group count u32, per group: string;
+//! count u32 of parts of check-back policies, per such: string (as in `MEZZO_CHECK`; numbered from 1, 0: none)
 //! ```
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use mezzo_protocol::check_policy::CheckWish;
 use mezzo_protocol::ids::{GroupName, QueueId};
 
 use super::{format_error, invalid};
@@ -22,6 +24,8 @@ pub(super) struct Numbering {
     queue_numbers: HashMap<u32, u32>,
     groups: Vec<GroupName>,
     group_numbers: HashMap<GroupName, u32>,
+    wishes: Vec<CheckWish>,
+    wish_numbers: HashMap<CheckWish, u32>,
 }
 
 impl Numbering {
@@ -43,6 +47,15 @@ impl Numbering {
         number
     }
 
+    /// 0: none.
+    pub(super) fn wish(&mut self, wish: Option<CheckWish>) -> u32 {
+        let Some(wish) = wish else { return 0 };
+        *self.wish_numbers.entry(wish).or_insert_with(|| {
+            self.wishes.push(wish);
+            self.wishes.len() as u32
+        })
+    }
+
     pub(super) fn encode(&self, ledger: &Ledger, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.queues.len() as u32).to_le_bytes());
         for symbol in &self.queues {
@@ -54,6 +67,10 @@ impl Numbering {
         for group in &self.groups {
             put_string(out, group.as_str());
         }
+        out.extend_from_slice(&(self.wishes.len() as u32).to_le_bytes());
+        for wish in &self.wishes {
+            put_string(out, &wish.to_string());
+        }
     }
 }
 
@@ -61,6 +78,7 @@ impl Numbering {
 pub(super) struct Names {
     queues: Vec<Arc<Queue>>,
     groups: Vec<GroupName>,
+    wishes: Vec<CheckWish>,
 }
 
 impl Names {
@@ -80,11 +98,23 @@ impl Names {
             let name = cursor.string("group").map_err(&bad)?;
             groups.push(GroupName::new(name).map_err(|e| invalid("names", e))?);
         }
-        Ok(Self { queues, groups })
+        let count = cursor.u32().map_err(&bad)? as usize;
+        let mut wishes = Vec::with_capacity(cursor.capacity_for(count, 2));
+        for _ in 0..count {
+            let text = cursor.string("check-back policy").map_err(&bad)?;
+            wishes.push(CheckWish::parse(text).map_err(|e| invalid("names", e))?);
+        }
+        Ok(Self { queues, groups, wishes })
     }
 
     pub(super) fn queue(&self, number: u32) -> Result<&Arc<Queue>, StorageError> {
         self.queues.get(number as usize).ok_or_else(|| invalid("names", format!("no queue number {number}")))
+    }
+
+    pub(super) fn wish(&self, number: u32) -> Result<Option<&CheckWish>, StorageError> {
+        let Some(index) = (number as usize).checked_sub(1) else { return Ok(None) };
+        let wish = self.wishes.get(index);
+        wish.map(Some).ok_or_else(|| invalid("names", format!("no check-back policy number {number}")))
     }
 
     pub(super) fn group(&self, number: u32) -> Result<&GroupName, StorageError> {

@@ -1,8 +1,8 @@
 //! Rows of open transactions and due messages. Each section begins with the names of `names.rs`.
 //!
 //! ```text
-//! open, 84 bytes: origin u64, location u64, key hash u64, prepared_at_ms u64, touched_at_ms u64, delay_ms u64,
-//!                 last event u64, size u32, tag hash i32, asks u32, immunity_ms u32, queue u32, group u32,
+//! open, 88 bytes: origin u64, location u64, key hash u64, prepared_at_ms u64, touched_at_ms u64, delay_ms u64,
+//!                 last event u64, size u32, tag hash i32, asks u32, immunity_ms u32, queue u32, group u32, policy parts u32,
 //!                 flags u8 (1 in doubt, 2 delayed), reserved 3 bytes
 //! due, 36 bytes:  due_ms u64, position u64, location u64, size u32, tag hash i32, queue u32
 //! ```
@@ -20,7 +20,7 @@ const DELAYED: u8 = 2;
 
 pub(super) fn encode_open(ledger: &Ledger, out: &mut Vec<u8>) {
     let mut numbering = Numbering::default();
-    let mut rows = Vec::with_capacity(ledger.open.len() * 84);
+    let mut rows = Vec::with_capacity(ledger.open.len() * 88);
     for row in ledger.open.iter() {
         let Some(group) = ledger.open.groups().name(row.group) else { continue };
         let delay_ms = ledger.delays.get(&row.origin).copied().unwrap_or(0);
@@ -37,7 +37,8 @@ pub(super) fn encode_open(ledger: &Ledger, out: &mut Vec<u8>) {
         }
         rows.extend_from_slice(&row.size.to_le_bytes());
         rows.extend_from_slice(&row.tag_hash.to_le_bytes());
-        for half in [row.asks, row.immunity_ms, numbering.queue(row.queue), numbering.group(group)] {
+        let wish = numbering.wish(ledger.open.policies().wish(row.wish));
+        for half in [row.asks, row.immunity_ms, numbering.queue(row.queue), numbering.group(group), wish] {
             rows.extend_from_slice(&half.to_le_bytes());
         }
         let flags = (if row.in_doubt { IN_DOUBT } else { 0 }) | (if row.delayed { DELAYED } else { 0 });
@@ -61,7 +62,7 @@ pub(super) fn restore_open(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), Stor
         let size = cursor.u32().map_err(&bad)?;
         let tag_hash = cursor.i32().map_err(&bad)?;
         let mut half = || cursor.u32().map_err(&bad);
-        let (asks, immunity_ms, queue, group) = (half()?, half()?, half()?, half()?);
+        let (asks, immunity_ms, queue, group, wish) = (half()?, half()?, half()?, half()?, half()?);
         let flags = cursor.u8().map_err(&bad)?;
         cursor.take(3).map_err(&bad)?;
         let queue = names.queue(queue)?;
@@ -83,11 +84,12 @@ pub(super) fn restore_open(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), Stor
             last_event,
             asks,
             immunity_ms,
+            wish: 0,
             in_doubt: flags & IN_DOUBT != 0,
             delayed,
             been_due: false,
         };
-        ledger.open.insert(row, names.group(group)?);
+        ledger.open.insert(row, names.group(group)?, names.wish(wish)?);
     }
     Ok(())
 }

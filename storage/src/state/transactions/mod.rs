@@ -14,6 +14,7 @@ mod groups;
 pub mod history;
 mod history_search;
 mod many;
+mod policies;
 mod recent_decisions;
 mod table;
 mod wheel;

@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use foldhash::fast::RandomState;
+use mezzo_protocol::check_policy::CheckWish;
 use mezzo_protocol::ids::{GroupName, PhysicalOffset};
 use mezzo_protocol::time::Timestamp;
 
 use super::groups::{GroupSymbol, GroupSymbols};
+use super::policies::{Policies, WishNumber};
 use super::wheel::{Links, NONE, Wheel};
 use crate::format::record::ParkReason;
 use crate::options::CheckPolicy;
@@ -45,6 +47,8 @@ pub(crate) struct OpenRow {
     pub(crate) asks: u32,
     /// Zero when the message asks for no immunity time of its own.
     pub(crate) immunity_ms: u32,
+    /// Which parts of a check-back policy it brings along; set when it is inserted.
+    pub(crate) wish: WishNumber,
     pub(crate) in_doubt: bool,
     /// Visible this long after the commit, if it is a delayed one.
     pub(crate) delayed: bool,
@@ -107,8 +111,10 @@ pub struct OpenTransaction {
 pub struct DueCheck {
     /// The transaction.
     pub transaction: OpenTransaction,
-    /// Its policy is exhausted: park it instead of asking.
+    /// Its policy is exhausted: park it, or roll it back, instead of asking.
     pub exhausted: Option<ParkReason>,
+    /// The policy that holds for it.
+    pub policy: CheckPolicy,
 }
 
 /// All open half messages.
@@ -121,7 +127,7 @@ pub(crate) struct Table {
     /// Parked rows by group, so that a producer that appears can be asked about its own.
     in_doubt: BTreeSet<(GroupSymbol, u64)>,
     wheel: Wheel,
-    policy: CheckPolicy,
+    policies: Policies,
     /// Recovery and base folding keep rows without arming them.
     armed: bool,
 }
@@ -135,7 +141,7 @@ impl Table {
             groups: GroupSymbols::default(),
             in_doubt: BTreeSet::new(),
             wheel: Wheel::default(),
-            policy,
+            policies: Policies::new(policy),
             armed: false,
         }
     }
@@ -159,9 +165,29 @@ impl Table {
         }
     }
 
-    /// Adds a row. `group` is counted for it, and its number returned.
-    pub(crate) fn insert(&mut self, mut row: OpenRow, group: &GroupName) -> GroupSymbol {
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// To change policies of groups: each holds from a transaction's next deadline on.
+    pub(crate) fn policies_mut(&mut self) -> &mut Policies {
+        &mut self.policies
+    }
+
+    /// How many transactions are IN_DOUBT.
+    pub(crate) fn in_doubt_len(&self) -> usize {
+        self.in_doubt.len()
+    }
+
+    /// Adds a row. `group` is counted for it, and its number returned; so are its own parts of a policy.
+    pub(crate) fn insert(
+        &mut self,
+        mut row: OpenRow,
+        group: &GroupName,
+        wish: Option<&CheckWish>,
+    ) -> GroupSymbol {
         row.group = self.groups.acquire(group);
+        row.wish = self.policies.acquire(wish);
         let symbol = row.group;
         let origin = row.origin;
         if row.in_doubt {
@@ -199,6 +225,7 @@ impl Table {
         self.free.push(id);
         self.in_doubt.remove(&(slot.row.group, origin));
         self.groups.release(slot.row.group);
+        self.policies.release(slot.row.wish);
         Some(slot.row)
     }
 
@@ -236,9 +263,12 @@ impl Table {
         if row.in_doubt {
             return;
         }
-        let first = if row.immunity_ms > 0 { u64::from(row.immunity_ms) } else { self.policy.timeout_ms };
-        let wait =
-            if row.asks == 0 { first.saturating_add(FIRST_ASK_SLACK_MS) } else { self.policy.interval_ms };
+        let policy = self.policies.of(self.groups.name(row.group), row.wish);
+        let first = if row.immunity_ms > 0 { u64::from(row.immunity_ms) } else { policy.timeout_ms };
+        let wait = match row.asks {
+            0 => first.saturating_add(FIRST_ASK_SLACK_MS),
+            asks => policy.next_ask_after_ms(asks),
+        };
         let at = row.touched_at_ms.saturating_add(wait);
         self.arm_at(id, at);
     }
@@ -266,15 +296,16 @@ impl Table {
                 // age alone parks nothing: after a long stop, or when the clock has leapt, nobody was asked yet
                 let had_its_chance = row.asks > 0 || row.been_due;
                 row.been_due = true;
-                let old = now_ms.saturating_sub(row.prepared_at_ms) >= self.policy.max_age_ms;
-                let exhausted = if row.asks >= self.policy.check_max {
+                let policy = self.policies.of(self.groups.name(row.group), row.wish);
+                let old = now_ms.saturating_sub(row.prepared_at_ms) >= policy.max_age_ms;
+                let exhausted = if row.asks >= policy.check_max {
                     Some(ParkReason::CheckMax)
                 } else {
                     (old && had_its_chance).then_some(ParkReason::MaxAge)
                 };
                 let row = &self.rows.0.get(id as usize)?.as_ref()?.row;
                 let transaction = self.describe(row)?;
-                Some(DueCheck { transaction, exhausted })
+                Some(DueCheck { transaction, exhausted, policy })
             })
             .collect()
     }
@@ -334,6 +365,7 @@ mod tests {
             last_event: 0,
             asks: 0,
             immunity_ms: 0,
+            wish: 0,
             in_doubt: false,
             delayed: false,
             been_due: false,
@@ -354,7 +386,7 @@ mod tests {
     fn a_row_is_due_after_its_timeout_and_not_before() {
         let mut table = Table::new(CheckPolicy::default());
         table.start(1_000_000);
-        table.insert(row(5, 1_000_000), &group());
+        table.insert(row(5, 1_000_000), &group(), None);
         assert!(table.due(1_006_499, 10).is_empty());
         let due = table.due(1_006_564, 10);
         assert_eq!(due.len(), 1);
@@ -366,7 +398,7 @@ mod tests {
     #[test]
     fn rows_known_before_the_start_are_armed_by_it() {
         let mut table = Table::new(CheckPolicy::default());
-        table.insert(row(5, 1_000_000), &group());
+        table.insert(row(5, 1_000_000), &group(), None);
         table.update(5, |r| r.asks = 15);
         table.start(90_000_000);
         let due = table.due(90_000_100, 10);
@@ -377,7 +409,7 @@ mod tests {
     fn age_parks_nothing_that_was_never_due_before() {
         let mut table = Table::new(CheckPolicy::default());
         table.start(1_000_000);
-        table.insert(row(5, 1_000_000), &group());
+        table.insert(row(5, 1_000_000), &group(), None);
         // the clock leaps ten years ahead
         let later = 1_000_000 + 10 * 365 * 24 * 3_600_000;
         assert_eq!(table.due(later, 10)[0].exhausted, None);
@@ -388,7 +420,7 @@ mod tests {
     #[test]
     fn groups_without_transactions_are_forgotten() {
         let mut table = Table::new(CheckPolicy::default());
-        table.insert(row(5, 0), &group());
+        table.insert(row(5, 0), &group(), None);
         assert!(table.groups().find("g").is_some());
         table.remove(5);
         assert!(table.groups().find("g").is_none());

@@ -25,12 +25,16 @@ use Event::{
     Closed, Decided, Due as DueNow, Gone, Heard, InDoubt, Joined, Left, Sent, Time, TooOld, Unknown, Unsent,
 };
 
-const BOUNDS: Bounds = Bounds {
-    check_interval_ms: 1_000,
+const BOUNDS: Bounds =
+    Bounds { check_interval_ms: 1_000, unanswered_per_connection: 2, asks_per_second: 100, waiting: 4 };
+
+const POLICY: CheckPolicy = CheckPolicy {
+    timeout_ms: 100,
+    interval_ms: 1_000,
+    backoff_percent: 0,
     check_max: 3,
-    unanswered_per_connection: 2,
-    asks_per_second: 100,
-    waiting: 4,
+    max_age_ms: 1_000_000,
+    exhausted: Then::Park,
 };
 
 fn ms(time: u64) -> Timestamp {
@@ -49,11 +53,18 @@ fn apply(machine: &mut CheckBack<u64>, event: &Event) {
                 group: group(name),
                 asks,
                 too_old: false,
+                policy: POLICY,
             });
             machine.handle_due(ms(now), due);
         }
         TooOld(now, origin) => {
-            let due = Due { origin: PhysicalOffset(origin), group: group("g"), asks: 0, too_old: true };
+            let due = Due {
+                origin: PhysicalOffset(origin),
+                group: group("g"),
+                asks: 0,
+                too_old: true,
+                policy: POLICY,
+            };
             machine.handle_due(ms(now), [due]);
         }
         Joined(now, name, connection) => {
@@ -86,6 +97,7 @@ fn check_with(bounds: Bounds, events: &[Event], expected: &[&str]) -> CheckBack<
                 Effect::Count { origin, .. } => format!("{origin} counts"),
                 Effect::Reschedule(origin, at) => format!("{origin} at {}", at.as_ms()),
                 Effect::Park(origin, reason) => format!("{origin} parked {reason:?}"),
+                Effect::RollBack(origin, reason) => format!("{origin} rolled back {reason:?}"),
             });
         }
     }
@@ -436,4 +448,32 @@ fn what_counts_says_who_was_asked_when_and_whether_there_was_an_answer() {
         }
     }
     assert_eq!(counted, [(1, 7, true, 100), (2, 7, false, 100)]);
+}
+
+#[test]
+fn each_transaction_is_asked_by_its_own_policy_and_rolled_back_in_the_end_if_that_says_so() {
+    let mut machine = CheckBack::new(BOUNDS, ms(0));
+    let policy = CheckPolicy {
+        interval_ms: 200,
+        backoff_percent: 200,
+        check_max: 2,
+        exhausted: Then::RollBack,
+        ..POLICY
+    };
+    let due = |asks| Due { origin: PhysicalOffset(1), group: group("g"), asks, too_old: false, policy };
+    machine.handle_joined(ms(0), &group("g"), 7);
+    let mut effects = Vec::new();
+    for (now, asks) in [(100, 0), (300, 1), (700, 2)] {
+        machine.handle_due(ms(now), [due(asks)]);
+        machine.handle_answered(ms(now), PhysicalOffset(1), 7, true);
+        while let Some(effect) = machine.poll_effect() {
+            match effect {
+                Effect::Reschedule(_, at) => effects.push(format!("at {}", at.as_ms())),
+                Effect::RollBack(_, reason) => effects.push(format!("rolled back {reason:?}")),
+                _ => {}
+            }
+        }
+    }
+    effects.dedup();
+    assert_eq!(effects, ["at 300", "at 500", "at 700", "at 1100", "rolled back Asked"]);
 }
