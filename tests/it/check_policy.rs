@@ -7,7 +7,7 @@ use mezzo_client::admin::{Admin, CheckWish};
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::producer::{Half, Producer, SUCCESS, Verdict};
 use mezzo_tests::wait::{self, PATIENCE};
-use mezzo_tests::wire::Wire;
+use mezzo_tests::wire::{Fields, Wire};
 use serde_json::Value;
 
 const SHOW: i32 = 7_700_002;
@@ -22,7 +22,7 @@ fn shown(wire: &mut Wire, half: &Half) -> Value {
     serde_json::from_slice(&reply.body).unwrap()
 }
 
-fn policy(wire: &mut Wire, fields: &[(&str, &str)]) -> Value {
+fn policy(wire: &mut Wire, fields: Fields<'_>) -> Value {
     let code = if fields.len() == 2 { SET_CHECK_POLICY } else { GET_CHECK_POLICY };
     let reply = wire.call(code, fields, b"");
     assert_eq!(reply.code, SUCCESS, "{:?}", reply.remark);
