@@ -176,8 +176,12 @@ impl<DB: Dialect> Database<DB> {
 pub(super) struct CommitSent(pub(super) bool);
 
 /// Rolls back. If that fails, the connection is gone or will be, and the database rolls back by itself.
-pub(super) async fn roll_back<DB: Dialect>(tx: LocalTransaction<DB>) {
-    if let Err(error) = within(STEP_LIMIT, "roll back", tx.into_inner().rollback()).await {
+pub(super) async fn roll_back<DB: Dialect>(mut tx: LocalTransaction<DB>) {
+    let rolled_back = async {
+        DB::mend(&mut tx).await;
+        tx.into_inner().rollback().await
+    };
+    if let Err(error) = within(STEP_LIMIT, "roll back", rolled_back).await {
         tracing::debug!(%error, "a rollback was not confirmed");
     }
 }

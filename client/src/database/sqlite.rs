@@ -47,6 +47,15 @@ impl Steps for Sqlite {
         pool.begin_with(BEGIN).await
     }
 
+    /// SQLite refuses a ROLLBACK without a transaction, and sqlx then takes the connection for one inside a transaction for
+    /// ever: every later BEGIN from the pool that meets it would fail. If there is a transaction, this one is refused, which
+    /// does no harm.
+    async fn mend(connection: &mut SqliteConnection) {
+        if sqlx::query("BEGIN").execute(connection).await.is_ok() {
+            tracing::debug!("the transaction had been undone before its rollback");
+        }
+    }
+
     async fn insert(
         connection: &mut SqliteConnection,
         key: &Key,
