@@ -9,11 +9,14 @@ use mezzo_protocol::remoting::{RequestCode, ResponseCode};
 use crate::consumer::Verdict;
 use crate::error::RequestError;
 
+mod contained;
+
 /// Receives what a client does, to be turned into counters, gauges and histograms of whatever kind the application uses.
 /// Set it with [`ClientBuilder::metrics`](crate::ClientBuilder::metrics); without it nothing is measured.
 ///
 /// Every method does nothing unless it is overridden. They are called outside of the client's locks, but on its hot
-/// paths and on the runtime's threads: they must not block and should not allocate.
+/// paths and on the runtime's threads: they must not block and should not allocate. A panic in one of them is logged, the
+/// first time, and has no other effect.
 ///
 /// `address` is `host:port` of a broker or a name server. Requests in flight are those of
 /// [`requested`](Self::requested) less those of [`ended`](Self::ended).
@@ -180,5 +183,10 @@ pub enum RequestOutcome {
     GivenUp,
 }
 
-/// The installed metrics, if any.
+/// The installed metrics, if any; made by [`install`].
 pub(crate) type Installed = Option<Arc<dyn Metrics>>;
+
+/// Takes the application's metrics into use, so that a panic in them ends there.
+pub(crate) fn install(metrics: impl Metrics) -> Installed {
+    Some(Arc::new(contained::Contained::new(metrics)))
+}

@@ -20,7 +20,7 @@ use crate::config::ClientConfig;
 use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder};
 use crate::core::route_cache::{RouteCache, RouteCachePolicy};
 use crate::error::Error;
-use crate::metrics::{Installed, Metrics};
+use crate::metrics::{Installed, Metrics, install};
 use crate::net::{NetConfig, Pool};
 use crate::producer::{ProducerBuilder, TransactionProducerBuilder};
 use crate::transport::{AnyTransport, TcpTransport, Transport};
@@ -169,7 +169,7 @@ impl ClientBuilder {
 
     /// Counts and times what the client does.
     pub fn metrics(mut self, metrics: impl Metrics) -> Self {
-        self.metrics = Some(Arc::new(metrics));
+        self.metrics = install(metrics);
         self
     }
 

@@ -73,7 +73,7 @@ pub(crate) struct Inbound {
 }
 
 /// Closes a connection when one of its tasks ends, however it ends: code of the application that is called there (a
-/// transport's stream, metrics) may panic, and nobody must wait for a task that is gone.
+/// transport's stream) may panic, and nobody must wait for a task that is gone.
 struct Ending(Arc<Connection>);
 
 impl Drop for Ending {

@@ -125,7 +125,7 @@ impl Pool {
         match tokio::time::timeout_at(deadline.at(), tokio::spawn(making)).await {
             Ok(Ok(made)) => made,
             Ok(Err(ended)) if ended.is_panic() => {
-                let error = unreachable("the transport or the metrics panicked");
+                let error = unreachable("the transport panicked");
                 // Without this the next attempt would follow at once.
                 if let Ok(mut attempts) = endpoint.attempts.try_lock() {
                     attempts.failed(address, &error);

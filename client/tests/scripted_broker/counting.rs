@@ -182,3 +182,62 @@ async fn what_a_consumer_takes_in_and_what_its_handler_says_is_counted() {
     assert_eq!(ledger.of("prefetched"), 10);
     consumer.shutdown().await;
 }
+
+/// Fails whenever it is called, as a ledger behind a poisoned lock does.
+struct Broken;
+
+impl Metrics for Broken {
+    fn connected(&self, _address: &str, _took: Duration) {
+        panic!("in the metrics");
+    }
+
+    fn bytes_written(&self, _address: &str, _bytes: usize) {
+        panic!("in the metrics");
+    }
+
+    fn requested(&self, _address: &str, _code: RequestCode, _count: usize) {
+        panic!("in the metrics");
+    }
+
+    fn ended(&self, _end: &RequestEnd<'_>) {
+        panic!("in the metrics");
+    }
+
+    fn prefetched(&self, _queue: &MessageQueue, _messages: usize, _bytes: usize) {
+        panic!("in the metrics");
+    }
+
+    fn handled(&self, _queue: &MessageQueue, _verdict: Verdict, _took: Duration) {
+        panic!("in the metrics");
+    }
+}
+
+#[tokio::test]
+async fn metrics_that_panic_cost_what_they_would_have_counted_and_nothing_else() {
+    let broker = FakeBroker::start().await;
+    broker.shared.lock().queues.add_topic("orders", 1);
+    let client = Client::builder(broker.address()).config(settings()).metrics(Broken).build().await.unwrap();
+    let producer = client.producer("sellers").start().await.unwrap();
+    let run = producer.send_all(std::iter::repeat_with(order).take(20)).await;
+    assert!(run.iter().all(Result::is_ok), "{run:?}");
+    // Many requests that end at one time, with the connection.
+    broker.script(SEND, std::iter::repeat_n(Action::Silence, 9).chain([Action::HangUp]));
+    let run = producer.send_all(std::iter::repeat_with(order).take(10)).await;
+    assert!(run.iter().all(Result::is_ok), "{run:?}");
+    // More messages than there are workers to lose.
+    for number in 0..100 {
+        broker.shared.lock().queues.put("orders", 0, "t", &number.to_string());
+    }
+    let (seen, mut handled) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |_message: mezzo_client::ReceivedMessage| {
+        let seen = seen.clone();
+        async move { seen.send(()).map_or(Verdict::Retry, |()| Verdict::Done) }
+    };
+    let consumer =
+        client.push_consumer("readers").subscribe("orders", "*").handler(handler).start().await.unwrap();
+    for _ in 0..100 {
+        tokio::time::timeout(Duration::from_secs(10), handled.recv()).await.unwrap().unwrap();
+    }
+    consumer.shutdown().await;
+    client.shutdown().await;
+}
