@@ -19,14 +19,14 @@ const BROKER: [&str; 2] = ["transaction.check_max=1000", "transaction.max_age=10
 fn shown(wire: &mut Wire, half: &Half) -> Value {
     let reply = wire.call(SHOW, &[("origin", &half.log_offset.to_string())], b"");
     assert_eq!(reply.code, SUCCESS, "{:?}", reply.remark);
-    serde_json::from_slice(&reply.body).unwrap()
+    serde_json::from_slice(&reply.body).expect("a JSON body")
 }
 
 fn policy(wire: &mut Wire, fields: Fields<'_>) -> Value {
     let code = if fields.len() == 2 { SET_CHECK_POLICY } else { GET_CHECK_POLICY };
     let reply = wire.call(code, fields, b"");
     assert_eq!(reply.code, SUCCESS, "{:?}", reply.remark);
-    serde_json::from_slice(&reply.body).unwrap()
+    serde_json::from_slice(&reply.body).expect("a JSON body")
 }
 
 /// Answers UNKNOWN until the transaction is in none of the open states, or is parked; returns the asks it took.

@@ -104,6 +104,17 @@ fn what_send_sends_tail_prints() {
 }
 
 #[test]
+fn tx_policy_sets_shows_and_clears_how_a_group_is_asked() {
+    let shell = Shell::start();
+    let set = shell.json(&["tx", "policy", "set", "PG_cli", "attempts=3,then=rollback"]);
+    assert_eq!((set.len(), &set[0]["own"], &set[0]["group"]), (1, &true.into(), &"PG_cli".into()));
+    let shown = shell.printed(&["tx", "policy", "show", "PG_cli"]);
+    assert!(shown.contains("attempts=3") && shown.contains("(its own)"), "{shown}");
+    let cleared = shell.printed(&["tx", "policy", "clear", "PG_cli"]);
+    assert!(cleared.contains("attempts=15") && cleared.contains("(the broker's)"), "{cleared}");
+}
+
+#[test]
 fn tx_lists_shows_and_decides_and_says_what_to_do_when_it_does_not() {
     let shell = Shell::start();
     let mut producer = Producer::connect(shell.binary.broker, "PG_cli");
@@ -248,6 +259,7 @@ fn wrong_usage_says_what_would_be_right_and_ends_with_code_2() {
         (&["send", "orders", "x", "--delay", "5"], "5sec"),
         (&["send", "or ders", "x"], "letters, digits"),
         (&["tx", "show", "first"], "`mezzo tx list`"),
+        (&["tx", "policy", "set", "g", "attempts=0"], "a number of 1 to 1000"),
         (&["tx", "list", "--older-than", "5"], "5sec"),
         (&["serve", "--listen", "8080"], "127.0.0.1:10911"),
         (&["serve", "--set", "store.ack"], "--set store.ack=memory"),
