@@ -62,9 +62,22 @@ impl Binary {
     /// Serves `data_dir` on free ports of the loopback, and returns once the banner is out. What the program logs is
     /// appended to `log`.
     pub fn serve(data_dir: &Path, log: &Path, settings: &[&str]) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::serve_at(free, free, data_dir, log, settings)
+    }
+
+    /// As [`Binary::serve`], at the addresses of the broker and of the name server that clients know from before.
+    pub fn serve_at(
+        broker: SocketAddr,
+        name_server: SocketAddr,
+        data_dir: &Path,
+        log: &Path,
+        settings: &[&str],
+    ) -> Self {
         let mut command = Command::new(mezzo());
         command.arg("serve").arg("--data-dir").arg(data_dir);
-        command.args(["--listen", "127.0.0.1:0", "--name-server-listen", "127.0.0.1:0"]);
+        command.arg("--listen").arg(broker.to_string());
+        command.arg("--name-server-listen").arg(name_server.to_string());
         for setting in settings {
             command.args(["--set", setting]);
         }
