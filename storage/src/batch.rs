@@ -146,6 +146,9 @@ pub struct LeaseRequest {
     pub client: String,
     /// For how long, in milliseconds from now.
     pub ttl_ms: u64,
+    /// The epoch of the lease that is to be renewed; `None` asks for a new one, which a client that has been restarted
+    /// under its old name must do.
+    pub renews: Option<u64>,
 }
 
 /// One thing to do.

@@ -36,6 +36,9 @@ pub struct OffsetMove {
     pub topic: TopicName,
     /// The queue within the topic.
     pub queue: QueueId,
+    /// Where the group stood when the transaction consumed: what the lease said, or the transaction before left. `None` if
+    /// it had never stood anywhere. If it stands elsewhere by now, the decision is not a commit.
+    pub from: Option<QueueOffset>,
     /// The next offset to consume.
     pub offset: QueueOffset,
     /// The lease under which the queue was consumed.

@@ -240,6 +240,7 @@ impl Run {
             entries: vec![OffsetMove {
                 topic: TopicName::new(TOPICS[0]).unwrap(),
                 queue: QueueId(0),
+                from: self.state.moved.map(QueueOffset),
                 offset: QueueOffset(to),
                 epoch,
             }],
@@ -286,6 +287,7 @@ impl Run {
             queue: QueueId(0),
             client: self.now.to_string(),
             ttl_ms: 3,
+            renews: None,
         };
         self.one(Operation::Lease(request), |state, result| match result {
             OperationResult::Leased { epoch, next_offset, .. } => {

@@ -58,10 +58,16 @@ fn refused(refusal: Refusal) -> OperationResult {
     OperationResult::Refused(refusal)
 }
 
+/// Of a group that has not consumed before.
 fn moving(entries: &[(u32, u64, u64)]) -> TransactionOffsets {
+    moving_from(None, entries)
+}
+
+fn moving_from(from: Option<u64>, entries: &[(u32, u64, u64)]) -> TransactionOffsets {
     let entry = |(queue, offset, epoch): &(u32, u64, u64)| OffsetMove {
         topic: topic(),
         queue: QueueId(*queue),
+        from: from.map(QueueOffset),
         offset: QueueOffset(*offset),
         epoch: *epoch,
     };
@@ -99,18 +105,27 @@ impl Fixture {
     }
 
     fn ask(&mut self, client: &str, queue: u32) -> OperationResult {
+        self.ask_or_renew(client, queue, None)
+    }
+
+    fn ask_or_renew(&mut self, client: &str, queue: u32, renews: Option<u64>) -> OperationResult {
         self.one(Operation::Lease(LeaseRequest {
             group: group(),
             topic: topic(),
             queue: QueueId(queue),
             client: client.to_owned(),
             ttl_ms: TTL_MS,
+            renews,
         }))
     }
 
     /// Epoch and next offset.
     fn lease(&mut self, client: &str, queue: u32) -> (u64, Option<u64>) {
-        match self.ask(client, queue) {
+        self.lease_or_renew(client, queue, None)
+    }
+
+    fn lease_or_renew(&mut self, client: &str, queue: u32, renews: Option<u64>) -> (u64, Option<u64>) {
+        match self.ask_or_renew(client, queue, renews) {
             OperationResult::Leased { epoch, next_offset, expires_at } => {
                 assert_eq!(expires_at.as_ms(), self.now + TTL_MS);
                 (epoch, next_offset.map(|offset| offset.0))
@@ -187,15 +202,17 @@ fn a_lease_is_one_clients_until_it_expires_or_is_given_back() {
     let (first, _) = s.lease("a", 0);
     let until = s.now + TTL_MS;
     assert_eq!(s.ask("b", 0), refused(Refusal::LeaseHeld { until: Timestamp::from_ms(until) }));
-    assert_eq!(s.lease("a", 0).0, first, "renewed");
+    assert_eq!(s.lease_or_renew("a", 0, Some(first)).0, first, "renewed");
+    assert_eq!(s.ask_or_renew("a", 0, Some(first + 1)), refused(Refusal::LeaseLost));
     s.lease("b", 1);
-    s.now += TTL_MS - 3;
+    s.now += TTL_MS - 4;
     assert!(matches!(s.ask("b", 0), OperationResult::Refused(Refusal::LeaseHeld { .. })));
     let (second, _) = s.lease("b", 0);
     assert!(second > first, "expired");
     assert_eq!(s.release(0, first), refused(Refusal::LeaseLost));
     assert_eq!(s.release(0, second), OperationResult::Done);
     assert_eq!(s.release(0, second), OperationResult::Done, "a repeat");
+    assert_eq!(s.ask_or_renew("b", 0, Some(second)), refused(Refusal::LeaseLost), "given back");
     let (third, _) = s.lease("a", 0);
     assert!(third > second);
     assert_eq!(s.ask("c", 9), refused(Refusal::NotFound), "no such queue");
@@ -208,7 +225,11 @@ fn an_expired_lease_that_nobody_took_still_counts() {
     s.now += 10 * TTL_MS;
     s.half("tx");
     assert_eq!(s.decided(commit("tx", 1, Some(moving(&[(0, 3, epoch)])))).outcome, Outcome::Committed);
-    assert_eq!(s.lease("a", 0), (epoch, Some(3)), "and is renewed under the same epoch");
+    assert_eq!(
+        s.lease_or_renew("a", 0, Some(epoch)),
+        (epoch, Some(3)),
+        "and is renewed under the same epoch"
+    );
 }
 
 #[test]
@@ -232,6 +253,34 @@ fn a_commit_without_the_right_lease_is_rolled_back_as_fenced() {
         let decision = s.decided(commit(id, 1, Some(moving(&[(0, 5, epoch)]))));
         assert_eq!((decision.outcome, decision.source), (Outcome::RolledBack, Source::Fenced), "{id}");
     }
+}
+
+#[test]
+fn what_a_client_sent_before_its_restart_has_no_effect_after_it() {
+    let mut s = open();
+    let (before, _) = s.lease("a", 0);
+    s.half("late");
+    let late = commit("late", 1, Some(moving(&[(0, 1, before)])));
+    // restarted under its name, it begins with the same message, since nothing is decided
+    let (after, next) = s.lease("a", 0);
+    assert!(after > before);
+    assert_eq!(next, None);
+    s.half("again");
+    assert_eq!(s.decided(commit("again", 1, Some(moving(&[(0, 1, after)])))).outcome, Outcome::Committed);
+    assert_eq!(s.decided(late).source, Source::Fenced);
+}
+
+#[test]
+fn two_transactions_of_one_lease_do_not_both_consume_a_message() {
+    let mut s = open();
+    let (epoch, _) = s.lease("a", 0);
+    for id in ["one", "two", "three"] {
+        s.half(id);
+    }
+    assert_eq!(s.decided(commit("one", 1, Some(moving(&[(0, 1, epoch)])))).outcome, Outcome::Committed);
+    assert_eq!(s.decided(commit("two", 1, Some(moving(&[(0, 1, epoch)])))).source, Source::Fenced);
+    let on = commit("three", 1, Some(moving_from(Some(1), &[(0, 2, epoch)])));
+    assert_eq!(s.decided(on).outcome, Outcome::Committed);
 }
 
 #[test]
@@ -276,7 +325,7 @@ fn a_report_of_before_is_not_logged_over_a_decision() {
         assert!(s.report(0, 2));
         let (epoch, _) = s.lease("a", 0);
         s.half("tx");
-        s.decided(commit("tx", 1, Some(moving(&[(0, 7, epoch)]))));
+        s.decided(commit("tx", 1, Some(moving_from(Some(2), &[(0, 7, epoch)]))));
         if synced {
             s.store.sync().unwrap();
         }
@@ -297,7 +346,7 @@ fn offsets_and_leases_survive_checkpoints() {
     let mut s = s.restart();
     assert_eq!(s.offset(0), Some(7));
     assert!(!s.report(0, 3));
-    assert_eq!(s.lease("a", 0), (epoch, Some(7)));
+    assert_eq!(s.lease_or_renew("a", 0, Some(epoch)), (epoch, Some(7)));
 }
 
 #[test]
@@ -322,7 +371,7 @@ fn a_transaction_may_move_offsets_alone() {
     let end = commit("tx", 0, Some(moving(&[(0, 4, epoch)])));
     let decision = s.decided(end.clone());
     assert_eq!((decision.outcome, decision.count, decision.queue_offset), (Outcome::Committed, 0, None));
-    let later = commit("later", 0, Some(moving(&[(0, 6, epoch)])));
+    let later = commit("later", 0, Some(moving_from(Some(4), &[(0, 6, epoch)])));
     s.decided(later);
     let again = OperationResult::AlreadyDecided(decision.clone());
     assert_eq!(s.end(end.clone()), again, "a repeat moves nothing back");

@@ -34,9 +34,13 @@ fn number(reply: &RemotingCommand, field: &str) -> u64 {
     reply.ext_value(field).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{field}: {reply:?}"))
 }
 
-fn offsets_body(entries: &[(&str, u32, u64, u64)]) -> String {
-    let entry = |(topic, queue, offset, epoch): &(&str, u32, u64, u64)| {
-        format!(r#"{{"topic":"{topic}","queueId":{queue},"offset":{offset},"epoch":{epoch}}}"#)
+/// Topic, queue, where the group stood, the next offset, the lease's epoch.
+type Move<'a> = (&'a str, u32, Option<u64>, u64, u64);
+
+fn offsets_body(entries: &[Move<'_>]) -> String {
+    let entry = |(topic, queue, from, offset, epoch): &Move<'_>| {
+        let from = from.map_or(String::new(), |from| format!(r#""from":{from},"#));
+        format!(r#"{{"topic":"{topic}","queueId":{queue},{from}"offset":{offset},"epoch":{epoch}}}"#)
     };
     let entries: Vec<String> = entries.iter().map(entry).collect();
     format!(r#"{{"consumerGroup":"{READERS}","offsets":[{}]}}"#, entries.join(","))
@@ -93,18 +97,24 @@ impl Stage {
         self.end(id, "8", &[("mezzoTxCount", count)], "")
     }
 
-    fn commit_with(&mut self, id: &str, count: &str, entries: &[(&str, u32, u64, u64)]) -> RemotingCommand {
+    fn commit_with(&mut self, id: &str, count: &str, entries: &[Move<'_>]) -> RemotingCommand {
         self.end(id, "8", &[("mezzoTxCount", count), ("mezzoOffsets", "true")], &offsets_body(entries))
     }
 
     fn lease(&mut self, client: &str, queue: &str) -> RemotingCommand {
-        let fields = [
+        self.lease_or_renew(client, queue, None)
+    }
+
+    fn lease_or_renew(&mut self, client: &str, queue: &str, epoch: Option<u64>) -> RemotingCommand {
+        let epoch = epoch.map(|epoch| epoch.to_string());
+        let mut fields = vec![
             ("consumerGroup", READERS),
             ("topic", "orders"),
             ("queueId", queue),
             ("clientId", client),
             ("ttlMs", "600000"),
         ];
+        fields.extend(epoch.as_deref().map(|epoch| ("epoch", epoch)));
         self.consumer.wire.call(LEASE_QUEUE, &fields, b"")
     }
 
@@ -221,16 +231,29 @@ fn offsets_move_with_the_messages_of_a_transaction() {
     assert_eq!(lease.ext_value("nextOffset"), None);
     stage.prepared("bills", "tx-1", 0, "bill");
     assert_eq!(stage.consumed("3"), None);
-    let reply = stage.commit_with("tx-1", "1", &[("orders", 3, 1, epoch)]);
+    let reply = stage.commit_with("tx-1", "1", &[("orders", 3, None, 1, epoch)]);
     assert_eq!(outcome(&reply), (SUCCESS, "COMMITTED"));
     assert_eq!(stage.consumed("3"), Some(1));
     // nothing produced
-    assert_eq!(outcome(&stage.commit_with("tx-2", "0", &[("orders", 3, 2, epoch)])), (SUCCESS, "COMMITTED"));
-    assert_eq!(outcome(&stage.commit_with("tx-1", "1", &[("orders", 3, 1, epoch)])), (SUCCESS, "COMMITTED"));
+    assert_eq!(
+        outcome(&stage.commit_with("tx-2", "0", &[("orders", 3, Some(1), 2, epoch)])),
+        (SUCCESS, "COMMITTED")
+    );
+    assert_eq!(
+        outcome(&stage.commit_with("tx-1", "1", &[("orders", 3, None, 1, epoch)])),
+        (SUCCESS, "COMMITTED")
+    );
     assert_eq!(stage.consumed("3"), Some(2), "a repeat takes nothing back");
     stage.restart();
     assert_eq!(stage.consumed("3"), Some(2));
-    assert_eq!(number(&stage.lease("reader-1", "3"), "nextOffset"), 2);
+    let renewed = stage.lease_or_renew("reader-1", "3", Some(epoch));
+    assert_eq!((number(&renewed, "epoch"), number(&renewed, "nextOffset")), (epoch, 2));
+    // restarted under its name: what it sent before counts no more
+    assert!(number(&stage.lease("reader-1", "3"), "epoch") > epoch);
+    assert_eq!(outcome(&stage.lease_or_renew("reader-1", "3", Some(epoch))), (ILLEGAL_OPERATION, "LOST"));
+    let late = stage.commit_with("tx-3", "0", &[("orders", 3, Some(2), 3, epoch)]);
+    assert_eq!(outcome(&late), (ILLEGAL_OPERATION, "FENCED"));
+    assert_eq!(stage.consumed("3"), Some(2));
 }
 
 #[test]
@@ -245,7 +268,7 @@ fn a_commit_behind_a_lost_lease_is_fenced_and_delivers_nothing() {
     assert_eq!(outcome(&stage.release("0", first)), (ILLEGAL_OPERATION, "LOST"));
     stage.prepared("bills", "tx-1", 0, "bill");
     for _ in 0..2 {
-        let reply = stage.commit_with("tx-1", "1", &[("orders", 0, 5, first)]);
+        let reply = stage.commit_with("tx-1", "1", &[("orders", 0, None, 5, first)]);
         assert_eq!(outcome(&reply), (ILLEGAL_OPERATION, "FENCED"));
     }
     assert_eq!(stage.consumed("0"), None);

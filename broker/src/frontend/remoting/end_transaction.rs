@@ -175,6 +175,7 @@ fn offsets(body: &[u8]) -> Result<TransactionOffsets, DecodeError> {
         entries.push(OffsetMove {
             topic: TopicName::new(&entry.topic)?,
             queue: QueueId(entry.queue_id),
+            from: entry.from.map(QueueOffset),
             offset: QueueOffset(entry.offset),
             epoch: entry.epoch,
         });

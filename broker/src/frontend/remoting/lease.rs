@@ -5,7 +5,7 @@
 //! | given, renewed | 0 | `epoch`, `expiresAtMs`, `nextOffset` if the group ever had one |
 //! | another client holds it | 604 ILLEGAL_OPERATION | `mezzoOutcome` = `HELD`, `mezzoUntilMs` |
 //! | given back | 0 | |
-//! | given back, but it is another's | 604 ILLEGAL_OPERATION | `mezzoOutcome` = `LOST` |
+//! | to be renewed or given back, but taken by somebody meanwhile | 604 ILLEGAL_OPERATION | `mezzoOutcome` = `LOST` |
 //! | no such queue | 17 TOPIC_NOT_EXIST | |
 
 use mezzo_protocol::{
@@ -39,12 +39,14 @@ pub(crate) fn grant(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let ttl_ms = ttl_ms.filter(|ttl| (LEASE_TTL_MS_MIN..=LEASE_TTL_MS_MAX).contains(ttl));
     let ttl_ms =
         ttl_ms.ok_or_else(|| DecodeError::bad_value("ttlMs", header.ttl_ms.to_string(), "1000 to 600000"))?;
+    let renews = header.epoch.map(epoch_of).transpose()?;
     let at = turn.operation(Operation::Lease(LeaseRequest {
         group: GroupName::new(&header.consumer_group)?,
         topic: TopicName::new(&header.topic)?,
         queue: header.queue_id,
         client: client.clone().into_owned(),
         ttl_ms,
+        renews,
     }));
     turn.reply_after_append(request, at..at + 1, answer);
     Ok(Step::Done)
@@ -53,8 +55,7 @@ pub(crate) fn grant(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
 /// Gives a lease back.
 pub(crate) fn release(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = ReleaseQueueHeader::decode(&request.header.ext)?;
-    let epoch = u64::try_from(header.epoch)
-        .map_err(|_| DecodeError::bad_value("epoch", header.epoch.to_string(), "0 or more"))?;
+    let epoch = epoch_of(header.epoch)?;
     let at = turn.operation(Operation::ReleaseLease {
         group: GroupName::new(&header.consumer_group)?,
         topic: TopicName::new(&header.topic)?,
@@ -63,6 +64,10 @@ pub(crate) fn release(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     });
     turn.reply_after_append(request, at..at + 1, answer);
     Ok(Step::Done)
+}
+
+fn epoch_of(number: i64) -> Result<u64, DecodeError> {
+    u64::try_from(number).map_err(|_| DecodeError::bad_value("epoch", number.to_string(), "0 or more"))
 }
 
 fn answer(results: &[OperationResult]) -> RemotingCommand {

@@ -2,7 +2,7 @@
 //! with its messages.
 //!
 //! ```json
-//! {"consumerGroup":"payments","offsets":[{"topic":"orders","queueId":0,"offset":7,"epoch":5120}]}
+//! {"consumerGroup":"payments","offsets":[{"topic":"orders","queueId":0,"from":5,"offset":7,"epoch":5120}]}
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub struct TransactionOffset {
     pub topic: String,
     /// The queue within the topic.
     pub queue_id: u32,
+    /// Where the group stood when the transaction consumed; absent if it had never stood anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
     /// The next offset to consume.
     pub offset: u64,
     /// The epoch of the lease under which the queue was consumed.
@@ -65,13 +68,13 @@ mod tests {
     use super::*;
 
     fn one() -> TransactionOffset {
-        TransactionOffset { topic: "orders".to_owned(), queue_id: 0, offset: 7, epoch: 5120 }
+        TransactionOffset { topic: "orders".to_owned(), queue_id: 0, from: Some(5), offset: 7, epoch: 5120 }
     }
 
     #[test]
     fn the_body_is_what_the_page_says() {
         let body = TransactionOffsetsBody { consumer_group: "payments".to_owned(), offsets: vec![one()] };
-        let text = r#"{"consumerGroup":"payments","offsets":[{"topic":"orders","queueId":0,"offset":7,"epoch":5120}]}"#;
+        let text = r#"{"consumerGroup":"payments","offsets":[{"topic":"orders","queueId":0,"from":5,"offset":7,"epoch":5120}]}"#;
         assert_eq!(String::from_utf8(body.encode()).unwrap(), text);
         assert_eq!(TransactionOffsetsBody::decode(text.as_bytes()).unwrap(), body);
     }

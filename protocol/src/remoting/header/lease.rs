@@ -19,6 +19,8 @@ wire_header! {
         /// For how many milliseconds, [`LEASE_TTL_MS_MIN`](crate::limits::LEASE_TTL_MS_MIN) to
         /// [`LEASE_TTL_MS_MAX`](crate::limits::LEASE_TTL_MS_MAX).
         ttl_ms: i64 = "ttlMs";
+        /// The lease that is to be renewed; absent to be given a new one.
+        epoch: Option<i64> = "epoch";
     }
 }
 

@@ -87,7 +87,7 @@ impl Ledger {
     /// What becomes of it: a commit whose offsets another client has the right to by now is rolled back.
     fn verdict(&self, end: &EndTransaction) -> (Outcome, Source) {
         let fenced = end.outcome == Outcome::Committed
-            && end.offsets.as_ref().is_some_and(|offsets| !self.holds_leases(offsets));
+            && end.offsets.as_ref().is_some_and(|offsets| !self.may_move(offsets));
         if fenced { (Outcome::RolledBack, Source::Fenced) } else { (end.outcome, end.source) }
     }
 

@@ -22,25 +22,28 @@ impl Ledger {
         sink: &mut Sink<'_>,
         publisher: &mut dyn Publisher,
     ) -> OperationResult {
-        let LeaseRequest { group, topic, queue, client, ttl_ms } = request;
+        let LeaseRequest { group, topic, queue, client, ttl_ms, renews } = request;
         if self.topics.get(topic).and_then(|t| t.queue(*queue)).is_none() {
             return OperationResult::Refused(Refusal::NotFound);
         }
         let now = sink.writer.frame_time();
-        let epoch = match self.leases.get(group, topic, *queue) {
-            Some(held) if held.is_live(now) && held.client != *client => {
+        let epoch = match (self.leases.get(group, topic, *queue), renews) {
+            // also late, as long as nobody has taken it
+            (Some(held), Some(epoch)) if held.epoch == *epoch && !held.released => *epoch,
+            (_, Some(_)) => return OperationResult::Refused(Refusal::LeaseLost),
+            (Some(held), None) if held.is_live(now) && held.client != *client => {
                 let until = sink.clock.to_wall(held.expires_at);
                 return OperationResult::Refused(Refusal::LeaseHeld { until });
             }
-            // renewed, also late, as long as nobody else has come
-            Some(held) if held.client == *client && !held.released => held.epoch,
-            Some(held) => held.epoch + 1,
-            None if self.leases.len() >= LEASES_MAX => {
+            // a new epoch for the same client, too: it may have been restarted, and what its life before has sent may
+            // still be on its way
+            (Some(held), None) => held.epoch + 1,
+            (None, None) if self.leases.len() >= LEASES_MAX => {
                 return OperationResult::Refused(Refusal::TooManyLeases);
             }
             // no number of an earlier life of this group or topic: those were positions before this one, plus a
             // holder each, and every holder took more than one byte of log
-            None => sink.writer.position(),
+            (None, None) => sink.writer.position(),
         };
         let lease = Lease {
             client: client.clone(),
@@ -85,12 +88,14 @@ impl Ledger {
         self.put_lease(position, (group, topic, queue), lease, publisher);
     }
 
-    /// Whether the client of these offsets still holds every queue that it moves: nobody has taken one since, and none
-    /// was given back. Time alone takes nothing away.
-    pub(super) fn holds_leases(&self, offsets: &TransactionOffsets) -> bool {
+    /// Whether the client of these offsets still holds every queue that it moves, and the group stands there where the
+    /// transaction found it: nobody has taken a lease since, none was given back, and no other transaction has consumed
+    /// the same messages. Time alone takes nothing away.
+    pub(super) fn may_move(&self, offsets: &TransactionOffsets) -> bool {
         offsets.entries.iter().all(|entry| {
             let lease = self.leases.get(&offsets.group, &entry.topic, entry.queue);
             lease.is_some_and(|lease| lease.epoch == entry.epoch && !lease.released)
+                && self.offsets.appended(&offsets.group, &entry.topic, entry.queue) == entry.from
         })
     }
 }
