@@ -395,3 +395,57 @@ fn the_page_of_settings_is_what_the_program_prints() {
         "docs/configuration.md is not what the program prints; MEZZO_WRITE_DOCS=1 writes it anew"
     );
 }
+
+/// A page or a comment that names a setting, `section.key`, names one that there is: an operator relies on it.
+#[test]
+fn settings_that_are_spoken_of_exist() {
+    let mut section = String::new();
+    let mut settings = BTreeSet::new();
+    for line in mezzo_broker::config::commented_toml(&mezzo_broker::Config::default()).lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name.to_owned();
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            settings.insert(format!("{section}.{key}"));
+        }
+    }
+    let sections: BTreeSet<&str> =
+        settings.iter().filter_map(|name| name.split_once('.')).map(|(section, _)| section).collect();
+    let mut wrong = Vec::new();
+    for (path, text) in pages_and_comments() {
+        for word in text.split('`').skip(1).step_by(2) {
+            let Some((section, key)) = word.split_once('.') else { continue };
+            let is_name = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let is_file = ["rs", "md", "toml", "mjs", "py", "sh", "db"].contains(&key);
+            if is_name && !is_file && sections.contains(section) && !settings.contains(word) {
+                wrong.push(format!("{path}: {word}"));
+            }
+        }
+    }
+    assert_none("there is no such setting", &wrong);
+}
+
+/// The pages of the project, and the comments of its code line by line.
+fn pages_and_comments() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for folder in ["", "docs", "docs/examples", "docs/decisions"] {
+        for entry in
+            fs::read_dir(workspace().join(folder)).expect("the folder is part of the project").flatten()
+        {
+            let path = entry.path();
+            // the history of the project speaks of what was
+            let is_page =
+                path.extension().is_some_and(|ending| ending == "md") && !path.ends_with("CHANGELOG.md");
+            if is_page {
+                for line in fs::read_to_string(&path).expect("a page is text").lines() {
+                    found.push((path.display().to_string(), line.to_owned()));
+                }
+            }
+        }
+    }
+    for file in rust_files() {
+        for line in file.text.lines().filter(|line| line.trim_start().starts_with("//")) {
+            found.push((file.path.clone(), line.to_owned()));
+        }
+    }
+    found
+}

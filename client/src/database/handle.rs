@@ -14,7 +14,7 @@ use super::error::DatabaseError;
 use super::local::LocalTransaction;
 use crate::clock::random_seed;
 
-/// Youngest age at which rows may be purged: a Mezzo broker's default horizon of decisions (`store.history`, 7 days) and
+/// Youngest age at which rows may be purged: a Mezzo broker's default horizon of decisions (`history.horizon`, 7 days) and
 /// the default age at which it stops asking (`transaction.max_age`, 1 day).
 pub const PURGE_AGE_MIN: Duration = Duration::from_secs(8 * 24 * 3600);
 /// Most rows that one call of [`Database::purge`] deletes: its transaction stays short.
@@ -83,7 +83,7 @@ impl<DB: Dialect> Database<DB> {
     /// check-back finds nothing and would roll the message back, although the database has committed; if the row of a
     /// processed message is gone, the next delivery processes it again. So `age` must exceed
     ///
-    /// - for producers: the broker's `store.history` plus its `transaction.max_age`, and the age of the oldest transaction
+    /// - for producers: the broker's `history.horizon` plus its `transaction.max_age`, and the age of the oldest transaction
     ///   that waits for a person (`mezzo tx list --state in-doubt`). Below [`PURGE_AGE_MIN`], which is the sum of the
     ///   defaults, this refuses; about messages older than seven days a check-back never takes a missing row for a
     ///   rollback;
