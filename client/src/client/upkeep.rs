@@ -109,7 +109,7 @@ async fn repeat(
     loop {
         tokio::select! {
             () = stopped.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
+            () = tokio::time::sleep(Duration::from_millis(delay_ms.max(1))) => {}
             () = now.notified() => {}
         }
         let Some(shared) = shared.upgrade() else { return };

@@ -37,7 +37,7 @@ pub(super) async fn run(member: Arc<GroupMember>) {
         tokio::select! {
             () = member.stop.cancelled() => return,
             () = member.changed.notified() => {}
-            () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
+            () = tokio::time::sleep(Duration::from_millis(delay_ms.max(1))) => {}
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Waiting times between attempts: doubling, bounded, and spread so that many clients do not return at one instant.
 
-/// First and longest waiting time.
+/// Longest waiting time that a policy can ask for, in milliseconds: a year. More is more than clocks can express.
+const DELAY_MS_MAX: u64 = 365 * 86_400_000;
+
+/// First and longest waiting time; more than a year counts as a year.
 ///
 /// ```
 /// use mezzo_client::config::{BackoffPolicy, ClientConfig};
@@ -43,7 +46,8 @@ impl Backoff {
     pub(crate) fn next_delay_ms(&mut self) -> u64 {
         let doublings = self.failures.min(32);
         self.failures = self.failures.saturating_add(1);
-        let full = self.policy.first_ms.saturating_mul(1 << doublings).min(self.policy.max_ms);
+        let full =
+            self.policy.first_ms.saturating_mul(1 << doublings).min(self.policy.max_ms).min(DELAY_MS_MAX);
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -82,7 +86,8 @@ mod tests {
     fn a_long_row_of_failures_does_not_overflow() {
         let mut backoff = Backoff::new(BackoffPolicy::new(u64::MAX / 2, u64::MAX), 0);
         for _ in 0..100 {
-            assert!(backoff.next_delay_ms() > 0);
+            let delay_ms = backoff.next_delay_ms();
+            assert!((1..=DELAY_MS_MAX).contains(&delay_ms), "{delay_ms} ms from now is no time");
         }
     }
 
