@@ -96,6 +96,14 @@ fn what_send_sends_tail_prints() {
     assert_eq!(coffee["properties"]["shop"], "north");
     let text = shell.printed(&["tail", "orders", "--from", "first", "--tags", "paid", "--count", "1"]);
     assert!(text.contains("[paid] order-17\tone coffee"), "{text}");
+    shell.printed(&["send", "orders", "\u{1b}[2Jnothing", "--tag", "evil"]);
+    let text = shell.printed(&["tail", "orders", "--from", "first", "--tags", "evil", "--count", "1"]);
+    assert!(
+        text.contains(r"\u{1b}[2Jnothing") && !text.contains('\u{1b}'),
+        "a terminal would obey: {text:?}"
+    );
+    let exact = shell.json(&["tail", "orders", "--from", "first", "--tags", "evil", "--count", "1"]);
+    assert_eq!(exact[0]["body"], "\u{1b}[2Jnothing", "JSON loses nothing");
     let mut names = Wire::connect(shell.binary.name_server);
     let topics: Value = serde_json::from_slice(&names.call(206, &[], b"").body).expect("the topics");
     assert_eq!(topics["topicList"], serde_json::json!(["orders"]), "tail leaves nothing behind");

@@ -139,8 +139,8 @@ struct List {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
     /// At most this many.
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
     #[command(flatten)]
     common: Common,
 }
@@ -305,14 +305,18 @@ async fn list(session: &Session, wanted: &List) -> Result<(), Failure> {
         limit: None,
     };
     let now_ms = SystemClock.now().as_ms();
-    let mut left = wanted.limit;
+    let limit = usize::try_from(wanted.limit).unwrap_or(usize::MAX);
+    let mut left = limit;
+    let mut more = false;
     for broker in &session.brokers {
+        // what this one has is not known
+        more |= left == 0;
         let mut after = None;
         while left > 0 {
             filter.limit = Some(u32::try_from(left).unwrap_or(PAGE).min(PAGE));
             let page = session.admin.transactions(broker, &filter, after).await?;
             for transaction in page.transactions.iter().take(left) {
-                let heard = left < wanted.limit || session.json || say(HEADING);
+                let heard = left < limit || session.json || say(HEADING);
                 let line =
                     if session.json { json(broker, transaction) } else { row(broker, transaction, now_ms) };
                 if !(heard && say(&line)) {
@@ -324,12 +328,13 @@ async fn list(session: &Session, wanted: &List) -> Result<(), Failure> {
             if after.is_none() {
                 break;
             }
-            if left == 0 {
-                remark(&format!("there are more; --limit {} prints them", wanted.limit.saturating_mul(10)));
-            }
+            more |= left == 0;
         }
     }
-    if left == wanted.limit && !session.json {
+    if more {
+        remark(&format!("there may be more; --limit {} prints them", wanted.limit.saturating_mul(10)));
+    }
+    if left == limit && !session.json {
         conclude("no open transaction matches");
     }
     Ok(())
