@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use mezzo_client::database::Database;
 use mezzo_client::database::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use mezzo_client::database::sqlx::{self, Row, Sqlite, SqliteConnection, SqlitePool};
-use mezzo_client::database::{Database, LocalTransaction};
 use mezzo_client::{LocalError, ReceivedMessage};
 
 use crate::transfer::Transfer;
@@ -63,11 +63,11 @@ pub(crate) async fn furnish(db: &Database<Sqlite>, side: Side) {
 }
 
 /// Takes the money, if it is there.
-pub(crate) async fn debit(tx: &mut LocalTransaction<Sqlite>, transfer: &Transfer) -> Result<(), LocalError> {
+pub(crate) async fn debit(connection: &mut SqliteConnection, transfer: &Transfer) -> Result<(), LocalError> {
     let taken = sqlx::query("UPDATE accounts SET balance = balance - ?1 WHERE id = ?2 AND balance >= ?1")
         .bind(transfer.amount)
         .bind(transfer.from)
-        .execute(&mut **tx)
+        .execute(&mut *connection)
         .await?;
     if taken.rows_affected() == 0 {
         return Err(Overdrawn(transfer.amount).into());
@@ -77,7 +77,7 @@ pub(crate) async fn debit(tx: &mut LocalTransaction<Sqlite>, transfer: &Transfer
         .bind(transfer.from)
         .bind(transfer.to)
         .bind(transfer.amount)
-        .execute(&mut **tx)
+        .execute(&mut *connection)
         .await?;
     Ok(())
 }
@@ -120,6 +120,12 @@ pub(crate) async fn debits(pool: &SqlitePool) -> Vec<Transfer> {
         amount: row.get(3),
     };
     rows.unwrap().iter().map(transfer).collect()
+}
+
+/// Whether the debit of this transfer is committed.
+pub(crate) async fn is_debited(pool: &SqlitePool, transfer: &str) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query("SELECT 1 FROM debits WHERE transfer = ?").bind(transfer);
+    Ok(row.fetch_optional(pool).await?.is_some())
 }
 
 /// A credit that is committed.

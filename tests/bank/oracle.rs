@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use mezzo_client::admin::TransactionOutcome;
 use mezzo_tests::chance::Chance;
+use mezzo_tests::wait;
 use tempfile::TempDir;
 
 use crate::audit::Books;
-use crate::journal::count;
+use crate::journal::{self, count};
 use crate::ledger::Recorded;
 use crate::process::Role;
-use crate::storm::Bank;
+use crate::storm::{Bank, SETTLED_WITHIN};
 use crate::{consumer, producer};
 
 /// Transactions that the broker is asked to show at the end.
@@ -33,9 +34,9 @@ fn no_coin_is_lost_or_made_whoever_is_killed() {
     println!("bank: {}", scratch.path().display());
     let mut chance = Chance::for_test("bank");
     let picks = Chance::new(chance.below(u64::MAX));
-    let mut bank = Bank::open(scratch.path(), Role::Consumer, chance);
+    let mut bank = Bank::open(scratch.path(), [Role::Producer, Role::Consumer], chance);
     bank.storm(seconds());
-    let settled = bank.settle();
+    let settled = bank.settle(SETTLED_WITHIN);
     let books = bank.books();
     let mut wrong = books.audit();
     wrong.append(&mut bank.wrong);
@@ -58,12 +59,29 @@ fn no_coin_is_lost_or_made_whoever_is_killed() {
 #[test]
 fn a_consumer_without_the_barrier_is_noticed() {
     let scratch = TempDir::new().expect("a temporary folder can be made");
-    let mut bank = Bank::open(scratch.path(), Role::CarelessConsumer, Chance::for_test("careless bank"));
+    let roles = [Role::Producer, Role::CarelessConsumer];
+    let mut bank = Bank::open(scratch.path(), roles, Chance::for_test("careless consumers"));
     bank.storm(CARELESS);
-    bank.settle().expect("money moves all the same");
+    bank.settle(SETTLED_WITHIN).expect("money moves all the same");
     let wrong = bank.books().audit();
     assert!(wrong.iter().any(|what| what.contains("more than at first")), "money was made: {wrong:?}");
     assert!(wrong.iter().any(|what| what.contains("has the credits")), "a credit came twice: {wrong:?}");
+}
+
+/// What the fence is for: the other process looks while the local transaction is slow, and finds nothing.
+#[test]
+fn a_check_back_that_does_not_fence_is_noticed() {
+    let scratch = TempDir::new().expect("a temporary folder can be made");
+    let roles = [Role::CarelessProducer, Role::Consumer];
+    let mut bank = Bank::open(scratch.path(), roles, Chance::for_test("careless producers"));
+    wait::until("a producer has committed what its group rolled back", || {
+        let entries = journal::entries(scratch.path());
+        (count(&entries, producer::CONFLICT) > 0).then_some(())
+    });
+    assert!(bank.settle(Duration::ZERO).is_err(), "money is lost");
+    let wrong = bank.books().audit();
+    assert!(wrong.iter().any(|what| what.contains("told conflict")), "a producer was told: {wrong:?}");
+    assert!(wrong.iter().any(|what| what.contains("has no credit")), "a debit has no credit: {wrong:?}");
 }
 
 /// Where the answers of the broker differ from its log.

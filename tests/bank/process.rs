@@ -19,6 +19,8 @@ const REST: &str = "rest";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Producer,
+    /// Answers check-backs by a look instead of a fence: such a run must fail.
+    CarelessProducer,
     /// Processes each message once.
     Consumer,
     /// Leaves the barrier out: such a run must fail.
@@ -41,7 +43,7 @@ impl Post {
     /// A word of its own in file names and names of transfers.
     pub(crate) fn name(&self) -> String {
         let role = match self.role {
-            Role::Producer => "producer",
+            Role::Producer | Role::CarelessProducer => "producer",
             Role::Consumer | Role::CarelessConsumer => "consumer",
         };
         format!("{role}{}", self.number)
@@ -51,7 +53,8 @@ impl Post {
         let role = match self.role {
             Role::Producer => "producer",
             Role::Consumer => "consumer",
-            Role::CarelessConsumer => "careless",
+            Role::CarelessProducer => "careless-producer",
+            Role::CarelessConsumer => "careless-consumer",
         };
         let Self { number, generation, seed, name_server, folder, .. } = self;
         format!("{role}|{number}|{generation}|{seed}|{name_server}|{}", folder.display())
@@ -62,6 +65,7 @@ impl Post {
         Some(Self {
             role: match parts.next()? {
                 "producer" => Role::Producer,
+                "careless-producer" => Role::CarelessProducer,
                 "consumer" => Role::Consumer,
                 _ => Role::CarelessConsumer,
             },
@@ -97,7 +101,7 @@ async fn post() {
     tracing_subscriber::fmt().with_writer(log).with_ansi(false).with_env_filter("warn").init();
     let chance = Chance::new(post.seed);
     match post.role {
-        Role::Producer => producer::run(post, chance, resting).await,
+        Role::Producer | Role::CarelessProducer => producer::run(post, chance, resting).await,
         Role::Consumer | Role::CarelessConsumer => consumer::run(post, chance).await,
     }
 }

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use mezzo_client::database::Database;
 use mezzo_client::database::sqlx::Sqlite;
-use mezzo_client::{Client, Message, Outcome, RollbackReason, TransactionError, TransactionProducer};
+use mezzo_client::{
+    Client, LocalError, LocalOutcome, Message, Outcome, ReceivedMessage, RollbackReason, TransactionError,
+    TransactionProducer,
+};
 use mezzo_tests::chance::Chance;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::accounts::{self, ACCOUNTS, INITIAL, Side, debit};
 use crate::journal::Journal;
-use crate::process::{self, Post};
+use crate::process::{self, Post, Role};
 use crate::storm::TOPIC;
 use crate::transfer::Transfer;
 
@@ -57,8 +60,11 @@ enum Kind {
 }
 
 impl Kind {
-    fn draw(chance: &mut Chance) -> Self {
+    fn draw(chance: &mut Chance, is_careless: bool) -> Self {
         match chance.below(1_000) {
+            // there is little time to be caught
+            0..100 if is_careless => Self::Slow,
+            _ if is_careless => Self::Plain,
             0..100 => Self::Fails,
             100..130 => Self::Overdraws,
             130..136 => Self::Slow,
@@ -78,6 +84,7 @@ struct Teller {
     db: Database<Sqlite>,
     journal: Arc<Journal>,
     name: String,
+    is_careless: bool,
     chance: Chance,
 }
 
@@ -86,7 +93,8 @@ pub(crate) async fn run(post: Post, mut chance: Chance, resting: watch::Receiver
     let connections = u32::try_from(TELLERS).expect("a few") + 2;
     let db = accounts::open(&post.folder, Side::Debits, connections).await;
     let journal = Arc::new(Journal::open(&post.folder, &post.name()));
-    let (client, producer) = join(&post.name_server, &db, &journal).await;
+    let is_careless = post.role == Role::CarelessProducer;
+    let (client, producer) = join(&post, &db, &journal).await;
     for number in 0..TELLERS {
         let teller = Teller {
             client: client.clone(),
@@ -94,6 +102,7 @@ pub(crate) async fn run(post: Post, mut chance: Chance, resting: watch::Receiver
             db: db.clone(),
             journal: Arc::clone(&journal),
             name: format!("{}.{}.{number}", post.name(), post.generation),
+            is_careless,
             chance: Chance::new(chance.below(u64::MAX)),
         };
         tokio::spawn(teller.work(resting.clone()));
@@ -102,10 +111,17 @@ pub(crate) async fn run(post: Post, mut chance: Chance, resting: watch::Receiver
 }
 
 /// A member of the group, as soon as the broker is there.
-async fn join(name_server: &str, db: &Database<Sqlite>, journal: &Journal) -> (Client, TransactionProducer) {
-    let client = Client::connect(name_server).await.expect("an address");
+async fn join(post: &Post, db: &Database<Sqlite>, journal: &Journal) -> (Client, TransactionProducer) {
+    let client = Client::connect(&post.name_server).await.expect("an address");
     loop {
-        match client.transaction_producer(GROUP).database(db).start().await {
+        let producer = client.transaction_producer(GROUP);
+        let producer = if post.role == Role::CarelessProducer {
+            let db = db.clone();
+            producer.check_back(move |half: ReceivedMessage| look(db.clone(), half))
+        } else {
+            producer.database(db)
+        };
+        match producer.start().await {
             Ok(producer) => return (client, producer),
             Err(error) => {
                 journal.note("not-started", "-", &error.to_string());
@@ -115,13 +131,20 @@ async fn join(name_server: &str, db: &Database<Sqlite>, journal: &Journal) -> (C
     }
 }
 
+/// As many services answer: takes "not there" for "will never be there".
+async fn look(db: Database<Sqlite>, half: ReceivedMessage) -> Result<LocalOutcome, LocalError> {
+    let transfer = half.keys().next().unwrap_or_default();
+    let is_there = accounts::is_debited(db.pool(), transfer).await?;
+    Ok(if is_there { LocalOutcome::Commit } else { LocalOutcome::Rollback })
+}
+
 impl Teller {
     async fn work(mut self, resting: watch::Receiver<bool>) {
         for number in 0_u64.. {
             if *resting.borrow() {
                 return;
             }
-            let kind = Kind::draw(&mut self.chance);
+            let kind = Kind::draw(&mut self.chance, self.is_careless);
             let account = |chance: &mut Chance| i64::try_from(chance.below(ACCOUNTS.unsigned_abs())).unwrap();
             let transfer = Transfer {
                 name: format!("{}.{number}", self.name),
@@ -144,6 +167,17 @@ impl Teller {
     async fn transfer(&mut self, transfer: &Transfer, kind: Kind) -> bool {
         let message = Message::builder(TOPIC).key(&transfer.name).body(transfer.text()).build().unwrap();
         let slow = Duration::from_millis(self.chance.below(SLOW_MS_MAX));
+        if self.is_careless {
+            let wait = if kind == Kind::Slow { slow } else { Duration::ZERO };
+            let said = self.producer.send_in_transaction(message, async |_| {
+                let mut tx = self.db.pool().begin().await?;
+                debit(&mut tx, transfer).await?;
+                sleep(wait).await;
+                tx.commit().await?;
+                Ok(LocalOutcome::Commit)
+            });
+            return self.note(transfer, said.await);
+        }
         let mut is_cut_off = false;
         let said = self.producer.transaction(&self.db, message, async |tx| {
             debit(tx, transfer).await?;
@@ -165,6 +199,11 @@ impl Teller {
             self.journal.note(LOST_END, &transfer.name, &format!("{said:?}"));
             process::signal(std::process::id(), "KILL");
         }
+        self.note(transfer, said)
+    }
+
+    /// Whether a local transaction may have run.
+    fn note(&self, transfer: &Transfer, said: Result<Outcome, TransactionError>) -> bool {
         let (what, detail) = match said {
             Ok(Outcome::Committed(_)) => (COMMITTED, String::new()),
             Ok(Outcome::RolledBack(_, RollbackReason::Fenced)) => (FENCED, String::new()),

@@ -74,7 +74,7 @@ pub(crate) struct Bank {
 
 impl Bank {
     /// Everything running, with full accounts.
-    pub(crate) fn open(folder: &Path, consumers: Role, mut chance: Chance) -> Self {
+    pub(crate) fn open(folder: &Path, [producers, consumers]: [Role; 2], mut chance: Chance) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let (debits, credits) = runtime.block_on(async {
             let debits = accounts::open(folder, Side::Debits, 2).await;
@@ -102,7 +102,7 @@ impl Bank {
             wrong: Vec::new(),
             is_resting: false,
         };
-        for role in [Role::Producer, consumers] {
+        for role in [producers, consumers] {
             for number in 0..MEMBERS {
                 let seed = bank.chance.below(u64::MAX);
                 let post = Post {
@@ -215,8 +215,8 @@ impl Bank {
     }
 
     /// No more faults and no more transfers: waits until all is settled, and says how long that took. What is not
-    /// settled in time is for the audit to find.
-    pub(crate) fn settle(&mut self) -> Result<Duration, String> {
+    /// settled `within` that time is for the audit to find.
+    pub(crate) fn settle(&mut self, within: Duration) -> Result<Duration, String> {
         self.is_resting = true;
         self.seats.iter_mut().for_each(|seat| seat.process.rest());
         let began = Instant::now();
@@ -226,8 +226,8 @@ impl Bank {
             if left.is_empty() {
                 return Ok(began.elapsed());
             }
-            if began.elapsed() > SETTLED_WITHIN {
-                return Err(format!("not settled within {} s: {left}", SETTLED_WITHIN.as_secs()));
+            if began.elapsed() > within {
+                return Err(format!("not settled within {} s: {left}", within.as_secs()));
             }
             thread::sleep(LOOK);
         }
