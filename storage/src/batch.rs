@@ -16,6 +16,7 @@ use crate::end::EndTransaction;
 use crate::format::record::{AskAnswer, LogSeed, MessagePrefix, ParkReason, RecordHead};
 use crate::half::{Fingerprint, HalfError, HalfFacts};
 use crate::results::OperationResult;
+use crate::state::dedup::Guarded;
 use crate::state::groups::GroupConfig;
 use crate::state::topics::{Queue, Topic, TopicConfig};
 
@@ -118,6 +119,8 @@ pub(crate) struct MessageToAppend {
     pub(crate) tag_hash: i32,
     pub(crate) visibility: Visibility,
     pub(crate) half: Option<HalfFacts>,
+    /// Only on topics that ask for it: others pay eight bytes.
+    pub(crate) guarded: Option<Box<Guarded>>,
 }
 
 /// An ask about a transaction that counts.
@@ -296,6 +299,7 @@ impl Batch {
             tag_hash,
             visibility,
             half,
+            guarded: None,
         })));
         Ok(self.operations.len() - 1)
     }

@@ -26,12 +26,13 @@ pub use format::queue_entry::QueueEntry;
 pub use format::record::{AskAnswer, Outcome, ParkReason, Source};
 pub use options::{AckLevel, CheckPolicy, StoreOptions};
 pub use results::{Decision, OperationResult, Refusal};
+pub use state::dedup::{DedupRule, FirstSend, FirstSends, Part, SendFacts, SendGuard, SendKey, SenderId};
 pub use state::groups::GroupConfig;
 pub use state::leases::Lease;
 pub use state::queues::EntriesRead;
 pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue, Topic, TopicConfig};
 pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
 pub use store::{
-    Background, Event, Happened, NoObserver, OffsetLeased, OpenDetails, OpenFilter, OpenReport, PositionRead,
-    Store, StoreObserver, StoredMessage, TIMELINE_EVENTS_MAX, Timeline, TransactionRecord,
+    Background, Event, FirstAnswer, Happened, NoObserver, OffsetLeased, OpenDetails, OpenFilter, OpenReport,
+    PositionRead, Store, StoreObserver, StoredMessage, TIMELINE_EVENTS_MAX, Timeline, TransactionRecord,
 };

@@ -32,6 +32,10 @@ pub struct StoreOptions {
     pub history_bytes_max: u64,
     /// At acknowledgement `memory`: longest time until what was appended is synced, in milliseconds.
     pub flush_interval_ms: u64,
+    /// Bytes of the table that repeated sends are told by; taken only when a topic asks for it.
+    pub dedup_table_bytes: usize,
+    /// How long a send is known there, in milliseconds.
+    pub dedup_window_ms: u64,
     /// When an undecided transaction is asked about.
     pub check: CheckPolicy,
     /// The log's secret. `None` draws one at random when the folder is created; tests fix it to replay a seed.
@@ -54,6 +58,8 @@ impl StoreOptions {
             history_horizon_ms: 7 * 24 * 3_600_000,
             history_bytes_max: 1 << 30,
             flush_interval_ms: 500,
+            dedup_table_bytes: 64 << 20,
+            dedup_window_ms: 15 * 60_000,
             check: CheckPolicy::default(),
             nonce: None,
         }

@@ -149,6 +149,11 @@ pub enum OperationResult {
         /// Its place in the log.
         position: PhysicalOffset,
     },
+    /// A guarded message that was not stored: an equal one came first and stands here. It may not be within the limit yet.
+    Repeats {
+        /// The first one's place in the log.
+        position: PhysicalOffset,
+    },
     /// END decided the transaction now.
     Decided(Decision),
     /// END repeated what was decided before.

@@ -142,6 +142,8 @@ property_names! {
     MEZZO_TRANSACTION_SEQUENCE = "MEZZO_TX_SEQ";
     /// Mezzo: how a half message wants to be asked about, see [`crate::check_policy`].
     MEZZO_CHECK = "MEZZO_CHECK";
+    /// Mezzo: what a producer itself calls the message, on topics with `dedup=strict`: 1 to 128 visible ASCII bytes.
+    MEZZO_DEDUP_ID = "MEZZO_DEDUP_ID";
 }
 
 /// Walks over the entries of encoded properties.

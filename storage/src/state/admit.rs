@@ -119,7 +119,10 @@ impl Ledger {
     ) -> Admission {
         sink.scratch.clear();
         let result = match operation {
-            Operation::Send(send) => self.send(&send.0, arena, open_messages_max, sink, publisher),
+            Operation::Send(send) => match &send.0.guarded {
+                None => self.send(&send.0, arena, open_messages_max, sink, publisher),
+                Some(guarded) => self.send_once(&send.0, guarded, arena, open_messages_max, sink, publisher),
+            },
             Operation::End(end) => return self.end(end, false, sink, publisher),
             Operation::EndUnheardOf(end) => return self.end(end, true, sink, publisher),
             Operation::Lease(lease) => self.grant_lease(lease, sink, publisher),
@@ -183,7 +186,7 @@ impl Ledger {
         Admission::Result(result)
     }
 
-    fn send(
+    pub(super) fn send(
         &mut self,
         message: &MessageToAppend,
         arena: &[u8],

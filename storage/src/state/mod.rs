@@ -16,6 +16,7 @@
 
 pub mod admit;
 mod consumed;
+pub mod dedup;
 pub mod due;
 pub mod groups;
 pub(crate) mod leader_clock;

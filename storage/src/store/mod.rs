@@ -17,6 +17,7 @@
 mod append;
 mod background;
 mod checkpoint;
+mod dedup;
 mod open;
 mod operators;
 mod read;
@@ -36,6 +37,7 @@ use crate::batch::Encoder;
 use crate::file_system::{FileSystem, LockGuard};
 use crate::log::{Log, Writer};
 use crate::options::StoreOptions;
+use crate::state::dedup::FirstSends;
 use crate::state::groups::GroupConfig;
 use crate::state::leader_clock::LeaderClock;
 use crate::state::leases::Lease;
@@ -47,6 +49,7 @@ use crate::state::transactions::history::History;
 
 pub use background::Background;
 use background::Signal;
+pub use dedup::FirstAnswer;
 pub use open::OpenReport;
 pub use operators::{OpenDetails, OpenFilter, TransactionRecord};
 pub use read::{PositionRead, StoredMessage};
@@ -134,6 +137,7 @@ pub struct Store {
     /// Leader time when it was last asked for, milliseconds: for those who do without the append lock.
     leader_ms: AtomicU64,
     history: Arc<History>,
+    first_sends: Arc<FirstSends>,
     base: StateFolder,
     checkpoints: StateFolder,
     checkpointing: Mutex<checkpoint::CheckpointState>,

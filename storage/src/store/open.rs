@@ -20,6 +20,7 @@ use crate::format::record::{Jump, RecordHead, RecordKind};
 use crate::format::state_file::{StateFile, StateHeader, StateRole};
 use crate::log::{self, Class, Layout, LogOptions, Opening, RecoveryReport, ResumePoint};
 use crate::options::{AckLevel, StoreOptions};
+use crate::state::dedup::FirstSends;
 use crate::state::leader_clock::LeaderClock;
 use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Pending;
@@ -189,6 +190,7 @@ impl Store {
                 - FRAME_HEADER_BYTES
                 - 2 * RECORD_OVERHEAD_MAX,
         };
+        let first_sends = Arc::new(FirstSends::new(options.dedup_table_bytes, options.dedup_window_ms));
         let end = writer.position();
         let store = Self {
             offsets: Arc::clone(&ledger.offsets),
@@ -216,6 +218,7 @@ impl Store {
             encoder,
             view,
             history,
+            first_sends,
             base: bases,
             checkpoints,
             closed: AtomicBool::new(false),
@@ -223,6 +226,10 @@ impl Store {
         };
         if lossy {
             store.jump_offsets(now)?;
+        }
+        if let Err(error) = store.restore_first_sends(now) {
+            // repeats of what was sent before are stored as new messages then: no reason not to serve
+            tracing::warn!(%error, "sends before this start cannot be read again to know their repeats");
         }
         let report = OpenReport { created, checkpoint, damaged, log: report, open_messages };
         Ok((Arc::new(store), report))

@@ -154,7 +154,7 @@ impl Store {
     }
 
     /// Looks for the entry that points at `position` among those that became visible at `from_ms` or later.
-    fn place_of(
+    pub(super) fn place_of(
         &self,
         message: &[u8],
         position: u64,
