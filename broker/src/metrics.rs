@@ -43,6 +43,8 @@ pub(crate) struct Metrics {
     pub(crate) transactions_parked: Counter,
     /// Transactions rolled back by their check-back policy.
     pub(crate) transactions_rolled_back_by_policy: Counter,
+    /// Sends that were answered as a first one was, and not stored again.
+    pub(crate) sends_deduplicated: Counter,
     unsupported_codes: Mutex<Vec<i32>>,
 }
 
@@ -58,6 +60,7 @@ impl Metrics {
             unsupported_requests = self.unsupported_requests.value(),
             transactions_parked = self.transactions_parked.value(),
             transactions_rolled_back_by_policy = self.transactions_rolled_back_by_policy.value(),
+            sends_deduplicated = self.sends_deduplicated.value(),
             "counted since the start"
         );
     }

@@ -335,6 +335,9 @@ impl Running {
         }
         self.background.stop();
         self.metrics.log();
+        if let Some(window_ms) = self.store.first_sends().effective_window_ms(self.clock.now()) {
+            tracing::info!(window_ms, "repeated sends were told so far back");
+        }
         let closed = self.store.close(self.clock.now());
         drop(self.store);
         // what cannot be removed stays in the folder for temporary files, where it is swept some time
@@ -393,6 +396,7 @@ fn services(
         long_polls,
         transactions: TransactionService::new(config),
         delay: DelayedDelivery::default(),
+        senders: Arc::default(),
         metrics: Arc::new(Metrics::default()),
         appender,
     }

@@ -4,6 +4,7 @@ mod check_back;
 mod check_policy;
 mod command_line;
 mod decisions;
+mod dedup;
 mod delay;
 mod delivery;
 mod golden;

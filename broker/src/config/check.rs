@@ -122,6 +122,8 @@ fn numbers_are_positive(config: &Config) -> Result<(), String> {
         ("transaction.timeout", config.transaction.timeout.is_zero()),
         ("transaction.check_interval", config.transaction.check_interval.is_zero()),
         ("transaction.check_rate", config.transaction.check_rate == 0),
+        ("dedup.table_bytes", config.dedup.table_bytes.as_u64() == 0),
+        ("dedup.window", config.dedup.window.is_zero()),
         ("store.flush_interval", config.store.flush_interval.is_zero()),
         ("store.checkpoint_size", config.store.checkpoint_size.as_u64() == 0),
     ];

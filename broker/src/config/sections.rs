@@ -140,6 +140,18 @@ sections! {
         default_queues: u32 = 4;
     }
 
+    /// Send de-duplication, for topics with the attribute "dedup" (retries or strict).
+    dedup: Dedup {
+        /// Bytes of the table that repeats are told by, taken when the first topic asks for it; a send takes 40, and a
+        /// quarter of the table is room. When it is full, the older half is forgotten.
+        table_bytes: ByteSize = ByteSize::mib(64);
+        /// How long after a send its repeat is told.
+        window: Duration = secs(15 * 60);
+        /// An answer that was written this long after its send came, or later, may have found nobody waiting: a repeat of
+        /// that send is no new message. RocketMQ's clients wait 3 s; set it to what the impatient of yours wait.
+        answer_timeout: Duration = secs(3);
+    }
+
     /// The bound of everything that clients could make grow. Past a bound a client gets a clear refusal or has to wait.
     limits: Limits {
         /// Connections open at once, broker and name server together; more are closed at once.

@@ -14,6 +14,7 @@ pub(crate) mod alarm;
 pub(crate) mod append;
 pub(crate) mod client_channel;
 pub(crate) mod client_registry;
+pub(crate) mod dedup;
 pub(crate) mod delay;
 pub(crate) mod group;
 pub(crate) mod long_poll;
@@ -57,6 +58,8 @@ pub(crate) struct Services {
     pub(crate) transactions: transaction::TransactionService,
     /// Wakes the driver that makes delayed messages visible when they are due.
     pub(crate) delay: delay::DelayedDelivery,
+    /// Connections that send to topics with de-duplication.
+    pub(crate) senders: Arc<dedup::Senders>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }

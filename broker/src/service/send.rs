@@ -17,17 +17,21 @@ use mezzo_protocol::{
     system_topic,
     time::Timestamp,
 };
-use mezzo_storage::{Batch, EncodeError, Topic, Visibility};
+use mezzo_storage::{Batch, DedupRule, EncodeError, Topic, Visibility};
 
 use self::{
     marks::{Marks, stored_properties},
+    repeats::{Repeats, group_to_store},
     target::{any_queue, dead_letter, writable_topic},
 };
-use super::{Services, topic::TopicToCreate};
+use super::{Services, dedup::Candidate, topic::TopicToCreate};
 use crate::core::redelivery;
 
 mod marks;
+mod repeats;
 mod target;
+
+pub(crate) use repeats::{Keys, Sender, takes_repeats};
 
 /// Bytes that the messages of one batch take when they are stored one by one, at most; the memory of one request.
 const BATCH_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
@@ -63,6 +67,8 @@ pub(crate) struct Send<'a> {
     pub(crate) batch: bool,
     /// The message's body, or the batch.
     pub(crate) body: &'a [u8],
+    /// Who sends, for topics that tell repeats.
+    pub(crate) sender: Sender<'a>,
 }
 
 /// A send that stands in the batch.
@@ -74,6 +80,8 @@ pub(crate) struct Sent {
     pub(crate) queue: QueueId,
     /// The message's unique key, where it has one.
     pub(crate) unique_key: Option<String>,
+    /// What its messages are told by, on topics that tell repeats.
+    pub(crate) keys: Option<Box<Keys>>,
 }
 
 /// Why a send is not accepted. Nothing was put into the batch.
@@ -82,6 +90,9 @@ pub(crate) enum SendError {
     /// The topic does not exist and may be created: create it and come again.
     #[error("topic {} has to be created first", .0.name)]
     CreateTopic(TopicToCreate),
+    /// Equal messages were sent before: settle whether this is a repeat and, if it is not, come again.
+    #[error("a message like this one was sent at the same moment, again and again; try again")]
+    MayRepeat(Box<Candidate>),
     /// The topic does not exist and may not be created by a send.
     #[error("topic[{0}] not exist, apply first please!")]
     TopicNotExist(String),
@@ -176,8 +187,9 @@ pub(crate) fn send(
     if send.body.len() > max {
         return Err(SendError::BodyTooLarge { got: send.body.len(), max });
     }
+    let rule = repeats::rule(&config, send.topic);
     if send.batch {
-        return send_batch(services, batch, send, &topic, queue);
+        return send_batch(services, batch, send, &topic, queue, rule);
     }
     if system_topic::is_retry(send.topic)
         && let Some(dead) = dead_letter(services, now, send)?
@@ -187,9 +199,9 @@ pub(crate) fn send(
         let parts = parts(services, send, dead.name(), any_queue(config.write_queues), &kept);
         let at = batch.send(&services.store.encoder(), &dead, parts.queue_id, Visibility::Now, &parts)?;
         let unique_key = properties::find(&kept, properties::UNIQUE_KEY).map(str::to_owned);
-        return Ok(Sent { operations: at..at + 1, queue: parts.queue_id, unique_key });
+        return Ok(Sent { operations: at..at + 1, queue: parts.queue_id, unique_key, keys: None });
     }
-    send_one(services, now, batch, send, &topic, queue)
+    send_one(services, now, batch, send, &topic, (queue, rule))
 }
 
 fn send_one(
@@ -198,13 +210,22 @@ fn send_one(
     batch: &mut Batch,
     send: &Send<'_>,
     topic: &Arc<Topic>,
-    queue: QueueId,
+    (queue, rule): (QueueId, DedupRule),
 ) -> Result<Sent, SendError> {
     let marks = Marks::of(send.properties);
     let delay_ms = marks.delay(now)?;
     // an old consumer's own retry of a message that once was a half message
     let half = marks.half && !(send.reconsume_times > 0 && delay_ms.is_some());
-    let kept = stored_properties(services, now, send, &marks, half)?;
+    let kept = stored_properties(services, now, send, &marks, half, group_to_store(rule, send))?;
+    let unique_key = match &kept {
+        Cow::Borrowed(_) => marks.unique_key,
+        Cow::Owned(kept) => properties::find(kept, properties::UNIQUE_KEY),
+    };
+    let mut repeats = Repeats::begin(rule, services, send.topic, send.sender);
+    if let Some(repeats) = &mut repeats {
+        repeats.message(half, &kept, send.body)?;
+        repeats.look(unique_key)?;
+    }
     let visibility = match (half, delay_ms) {
         (true, delay_ms) => {
             services.transactions.expect(now, marks.immunity_ms());
@@ -219,11 +240,8 @@ fn send_one(
     };
     let parts = parts(services, send, topic.name(), queue, &kept);
     let at = batch.send(&services.store.encoder(), topic, queue, visibility, &parts)?;
-    let unique_key = match &kept {
-        Cow::Borrowed(_) => marks.unique_key.map(str::to_owned),
-        Cow::Owned(kept) => properties::find(kept, properties::UNIQUE_KEY).map(str::to_owned),
-    };
-    Ok(Sent { operations: at..at + 1, queue, unique_key })
+    let keys = repeats.map(|repeats| Box::new(repeats.guard(batch, at)));
+    Ok(Sent { operations: at..at + 1, queue, unique_key: unique_key.map(str::to_owned), keys })
 }
 
 /// The messages of a batch, each as a record of its own. What the batch says for all of them is added to each, except
@@ -234,6 +252,7 @@ fn send_batch(
     send: &Send<'_>,
     topic: &Arc<Topic>,
     queue: QueueId,
+    rule: DedupRule,
 ) -> Result<Sent, SendError> {
     if system_topic::is_retry(send.topic) {
         return Err(SendError::Illegal(
@@ -241,8 +260,14 @@ fn send_batch(
         ));
     }
     not_alone(&Marks::of(send.properties))?;
-    let shared: Vec<(&str, &str)> =
+    let mut shared: Vec<(&str, &str)> =
         properties::iter(send.properties).filter(|(name, _)| *name != properties::UNIQUE_KEY).collect();
+    if let Some(group) = group_to_store(rule, send)
+        && shared.iter().all(|(name, _)| *name != properties::PRODUCER_GROUP)
+    {
+        shared.push((properties::PRODUCER_GROUP, group));
+    }
+    let mut repeats = Repeats::begin(rule, services, send.topic, send.sender);
     let max = BATCH_BYTES_MAX;
     let mut stored_bytes: usize = 0;
     let mut messages = Vec::new();
@@ -253,6 +278,9 @@ fn send_batch(
             .map_err(|_| SendError::Illegal("properties are not UTF-8".into()))?;
         not_alone(&Marks::of(own))?;
         let kept = shared_properties(own, &shared)?;
+        if let Some(repeats) = &mut repeats {
+            repeats.message(false, &kept, message.body)?;
+        }
         let parts = parts(services, send, topic.name(), queue, &kept);
         stored_bytes += record::encoded_len(&MessageParts { body: message.body, ..parts });
         // a long topic name or long shared properties, written for each of many messages
@@ -264,13 +292,18 @@ fn send_batch(
     if messages.is_empty() {
         return Err(SendError::Illegal("the batch is empty".into()));
     }
+    let unique_key = properties::find(send.properties, properties::UNIQUE_KEY);
+    if let Some(repeats) = &repeats {
+        repeats.look(unique_key)?;
+    }
     let start = batch.len();
     for (flag, body, kept) in &messages {
         let parts = MessageParts { flag: *flag, body, ..parts(services, send, topic.name(), queue, kept) };
         batch.send(&services.store.encoder(), topic, queue, Visibility::Now, &parts)?;
     }
-    let unique_key = properties::find(send.properties, properties::UNIQUE_KEY).map(str::to_owned);
-    Ok(Sent { operations: start..batch.len(), queue, unique_key })
+    let keys = repeats.map(|repeats| Box::new(repeats.guard(batch, start)));
+    let unique_key = unique_key.map(str::to_owned);
+    Ok(Sent { operations: start..batch.len(), queue, unique_key, keys })
 }
 
 /// Refuses what only a message alone can be.

@@ -16,7 +16,7 @@ use mezzo_protocol::time::Timestamp;
 pub(crate) const FENCE_PROPERTY: &str = "MEZZO_FENCE";
 
 /// Property names that the client sets by itself; an application that sets one would change the message's meaning.
-const RESERVED: [&str; 28] = [
+const RESERVED: [&str; 29] = [
     FENCE_PROPERTY,
     properties::KEYS,
     properties::TAGS,
@@ -40,6 +40,7 @@ const RESERVED: [&str; 28] = [
     properties::TRANSACTION_PREPARED_QUEUE_OFFSET,
     properties::TRANSACTION_ID,
     properties::MEZZO_TRANSACTION,
+    properties::MEZZO_DEDUP_ID,
     properties::POP_CK,
     properties::DLQ_ORIGIN_TOPIC,
     properties::DLQ_ORIGIN_MESSAGE_ID,
@@ -49,6 +50,9 @@ const RESERVED: [&str; 28] = [
 
 /// More than the properties take that the client adds to each message, apart from unique key and group.
 const OWN_PROPERTIES_BYTES: usize = 48;
+
+/// Longest id of [`MessageBuilder::dedup_id`], in bytes.
+const DEDUP_ID_BYTES_MAX: usize = 128;
 
 /// When a message is delivered, if not at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +103,9 @@ pub enum MessageError {
     /// The messages cannot travel as one batch.
     #[error("not a batch: {0}")]
     Batch(BatchFault),
+    /// The id of [`MessageBuilder::dedup_id`] is empty, longer than 128 bytes, or not visible ASCII.
+    #[error("the id {0:?} is not 1 to 128 bytes of visible ASCII")]
+    DedupId(String),
     /// The delay level does not exist.
     #[error("delay level {0} does not exist; levels are 1 to {max}", max = delay_level::LEVEL_MAX)]
     DelayLevel(u32),
@@ -179,6 +186,7 @@ impl Message {
             tag: None,
             keys: Vec::new(),
             sharding_key: None,
+            dedup_id: None,
             delay_level: 0,
             due: None,
             properties: Vec::new(),
@@ -329,6 +337,7 @@ pub struct MessageBuilder {
     tag: Option<String>,
     keys: Vec<String>,
     sharding_key: Option<String>,
+    dedup_id: Option<String>,
     delay_level: u32,
     due: Option<Due>,
     properties: Vec<(String, String)>,
@@ -406,6 +415,23 @@ impl MessageBuilder {
         self
     }
 
+    /// What the application itself calls this message, for topics with Mezzo's attribute `dedup=strict`: of all sends
+    /// with the same id within the broker's `dedup.window` one is stored, and each is answered with its ids; also of
+    /// sends by other processes, and after a restart of either side. 1 to 128 bytes of visible ASCII. Elsewhere it is a
+    /// property like others.
+    ///
+    /// ```
+    /// use mezzo_client::Message;
+    ///
+    /// let message = Message::builder("invoices").dedup_id("invoice-4711").body("…").build()?;
+    /// assert_eq!(message.property("MEZZO_DEDUP_ID"), Some("invoice-4711"));
+    /// # Ok::<(), mezzo_client::MessageError>(())
+    /// ```
+    pub fn dedup_id(mut self, id: impl Into<String>) -> Self {
+        self.dedup_id = Some(id.into());
+        self
+    }
+
     /// A number of the application's own, carried unread.
     pub const fn flag(mut self, flag: i32) -> Self {
         self.flag = flag;
@@ -449,6 +475,14 @@ impl MessageBuilder {
         }
         if let Some(key) = &self.sharding_key {
             put(properties::SHARDING_KEY, key)?;
+        }
+        if let Some(id) = &self.dedup_id {
+            if !(1..=DEDUP_ID_BYTES_MAX).contains(&id.len())
+                || !id.bytes().all(|byte| byte.is_ascii_graphic())
+            {
+                return Err(MessageError::DedupId(id.clone()));
+            }
+            put(properties::MEZZO_DEDUP_ID, id)?;
         }
         if self.delay_level > 0 {
             put(properties::DELAY, &self.delay_level.to_string())?;
@@ -518,6 +552,13 @@ mod tests {
             builder().property(FENCE_PROPERTY, "x").build(),
             Err(MessageError::ReservedProperty(_))
         ));
+        assert!(matches!(
+            builder().property("MEZZO_DEDUP_ID", "x").build(),
+            Err(MessageError::ReservedProperty(_))
+        ));
+        for id in [String::new(), "a b".to_owned(), "x".repeat(129)] {
+            assert!(matches!(builder().dedup_id(id).build(), Err(MessageError::DedupId(_))));
+        }
         assert!(matches!(builder().property("a", "\u{1}").build(), Err(MessageError::Property(_))));
         assert!(matches!(builder().delay_level(19).build(), Err(MessageError::DelayLevel(19))));
         let large = vec![0_u8; BODY_BYTES_MAX + 1];

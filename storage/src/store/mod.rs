@@ -12,7 +12,7 @@
 //!
 //! `open.rs` recovers, `checkpoint.rs` writes checkpoints, moves the base and deletes old segments, `background.rs`
 //! holds the threads. Locks are taken in this order and never the other way: checkpointing, appender, syncing,
-//! publishing, pending, queue.
+//! publishing, pending, queue, first sends.
 
 mod append;
 mod background;

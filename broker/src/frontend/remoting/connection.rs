@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::BytesMut;
 use mezzo_protocol::{
     error::DecodeError,
-    ids::GroupName,
+    ids::{GroupName, PhysicalOffset},
     remoting::{
         command::RemotingCommand,
         frame::{self, Frame},
@@ -15,7 +15,7 @@ use mezzo_protocol::{
     },
     time::Timestamp,
 };
-use mezzo_storage::Batch;
+use mezzo_storage::{Batch, FirstAnswer, SendKey};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -26,12 +26,13 @@ use super::{
     dispatch,
     outbound::{OutboundQueue, RemotingChannel},
     response, send_message,
-    turn::{PendingReply, Request, Role, Step, Turn},
+    turn::{PendingReply, Request, Role, SendReply, Step, Turn},
 };
 use crate::service::{
     Services,
     append::{AppendError, LimitWaiter},
     client_channel::ClientChannel,
+    dedup::{self, Candidate, OwnSends, Verdict},
     stop::Stop,
     topic::TopicToCreate,
 };
@@ -148,6 +149,14 @@ struct Session {
     replies: Vec<PendingReply>,
     /// The time of the present turn.
     now: Timestamp,
+    /// When the present turn began, on a clock that nobody sets.
+    began: Instant,
+    /// Its sends to topics that tell repeats.
+    own_sends: OwnSends,
+    /// Earlier sends that the present request is known not to repeat.
+    judged: Vec<PhysicalOffset>,
+    /// Another connection wants to know whether this one lives: to be answered after one more look at the socket.
+    knocked: Option<u64>,
 }
 
 /// What the session waits for between turns.
@@ -155,6 +164,8 @@ enum Wake {
     Stopped,
     Read(usize),
     Outbound(bytes::Bytes),
+    Knocked(u64),
+    Looked,
     IdleCheck,
 }
 
@@ -163,6 +174,10 @@ impl Session {
         let Connection { role, services, channel, outbound, stream, stop } = connection;
         Self {
             waiter: services.appender.waiter(),
+            own_sends: OwnSends::new(channel.id().0, services.store.first_sends(), &services.senders),
+            judged: Vec::new(),
+            knocked: None,
+            began: Instant::now(),
             role,
             services,
             channel,
@@ -188,10 +203,21 @@ impl Session {
                 Wake::Stopped | Wake::Read(0) => return Ok(()),
                 Wake::Read(bytes) => {
                     last_read = Instant::now();
+                    self.own_sends.heard();
                     self.adapt_read_size(bytes);
                     self.take_turns().await?;
                 }
                 Wake::Outbound(frame) => self.write_outbound(frame).await?,
+                Wake::Knocked(knock) => {
+                    self.knocked = Some(knock);
+                    // the runtime asks the system about its sockets before this task goes on
+                    tokio::task::yield_now().await;
+                }
+                Wake::Looked => {
+                    if let Some(knock) = self.knocked.take() {
+                        self.own_sends.answer_knock(knock);
+                    }
+                }
                 // one timer for the connection's life: it is moved only when it fires
                 Wake::IdleCheck => {
                     let deadline = last_read + idle_timeout;
@@ -212,6 +238,8 @@ impl Session {
             () = self.channel.closing() => Ok(Wake::Stopped),
             Some(frame) = self.outbound.next() => Ok(Wake::Outbound(frame)),
             read = self.stream.read_buf(&mut self.input) => Ok(Wake::Read(read?)),
+            () = std::future::ready(()), if self.knocked.is_some() => Ok(Wake::Looked),
+            knock = self.own_sends.knocked() => Ok(Wake::Knocked(knock)),
             () = idle => Ok(Wake::IdleCheck),
         }
     }
@@ -232,6 +260,7 @@ impl Session {
         let mut carried = None;
         loop {
             self.now = self.services.now();
+            self.began = Instant::now();
             let mut request_bytes = 0;
             let mut reply_bytes = 0;
             let mut more = false;
@@ -266,6 +295,7 @@ impl Session {
 
     /// Hands one frame to its handler, creating topics and groups first where the handler asks for them.
     async fn translate(&mut self, frame: &Frame) -> Result<(), Ended> {
+        self.judged.clear();
         let mut step = self.translate_now(frame, true)?;
         for _ in 0..CREATIONS_MAX {
             let (groups, topics) = match step {
@@ -273,6 +303,18 @@ impl Session {
                 Step::CreateTopic(topic) => (Vec::new(), vec![topic]),
                 Step::CreateGroup(group) => (vec![group], Vec::new()),
                 Step::CreateAll(groups, topics) => (groups, topics),
+                Step::Settle(candidate) => {
+                    if let Verdict::Repeat(answers) = self.settle(&candidate).await? {
+                        return self.repeat(frame, *candidate, answers);
+                    }
+                    // it gave up before its send was served, and the retry has overtaken it
+                    if self.client_has_left().await? {
+                        return Ok(());
+                    }
+                    self.judged.extend(candidate.firsts.iter().map(|(.., first)| first.position));
+                    step = self.translate_now(frame, false)?;
+                    continue;
+                }
             };
             if let Err(refusal) = create(&self.services, groups, topics).await {
                 return self.refuse(frame, refusal);
@@ -283,6 +325,68 @@ impl Session {
             Step::Done => Ok(()),
             _ => self.refuse(frame, response::keeps_vanishing()),
         }
+    }
+
+    /// Whether a send is a repeat. May wait for another connection's look at its socket, which may wait for this one's:
+    /// so it is answered meanwhile. A client whose request is being served lives.
+    async fn settle(&mut self, candidate: &Candidate) -> Result<Verdict, AppendError> {
+        let settling = dedup::settle(&self.services, &mut self.waiter, candidate);
+        tokio::pin!(settling);
+        loop {
+            tokio::select! {
+                biased;
+                verdict = &mut settling => return verdict,
+                knock = self.own_sends.knocked() => self.own_sends.answer_knock(knock),
+            }
+        }
+    }
+
+    /// Whether the client has closed its end by now; what it sent before that is kept.
+    async fn client_has_left(&mut self) -> Result<bool, Ended> {
+        // the runtime asks the system about its sockets before this task goes on
+        tokio::task::yield_now().await;
+        self.input.reserve(READ_BYTES_MIN);
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(read) => Ok(read == 0),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Answers a repeat as the first one was answered.
+    fn repeat(
+        &mut self,
+        frame: &Frame,
+        candidate: Candidate,
+        answers: Vec<FirstAnswer>,
+    ) -> Result<(), Ended> {
+        let header = HeaderView::parse(frame)?;
+        let to = Request { header: &header, frame }.reply_to();
+        self.services.metrics.sends_deduplicated.add(answers.len() as u64);
+        if let Some(first) = answers.first().filter(|_| to.wanted) {
+            // an answer that comes too late is one that may be lost, as before
+            if self.began.elapsed() < self.services.config.dedup.answer_timeout {
+                for (key, _, first) in &candidate.firsts {
+                    self.own_sends.answers_again(*key, first.position);
+                }
+            }
+            let transaction_id = candidate.unique_key;
+            let reply = SendReply { to, operations: 0..0, queue: first.queue, transaction_id, keys: None };
+            let results = answers.into_iter().map(|answer| answer.result).collect();
+            self.replies.push(PendingReply::Repeated(reply, results));
+        }
+        Ok(())
+    }
+
+    /// Sends of this turn that were stored under a guard.
+    fn guarded(&self) -> Vec<(SendKey, PhysicalOffset)> {
+        let results = self.batch.results();
+        let sends = self.replies.iter().filter_map(|reply| match reply {
+            PendingReply::Send(reply) => Some((reply, results.get(reply.operations.clone())?)),
+            _ => None,
+        });
+        sends.flat_map(|(reply, results)| reply.guarded(results)).collect()
     }
 
     fn translate_now(&mut self, frame: &Frame, first: bool) -> Result<Step, Ended> {
@@ -297,6 +401,8 @@ impl Session {
         let mut turn = Turn {
             services: &self.services,
             channel: &self.channel,
+            sender: self.own_sends.id(),
+            judged: &self.judged,
             now: self.now,
             batch: &mut self.batch,
             replies: &mut self.replies,
@@ -317,13 +423,27 @@ impl Session {
     async fn finish_turn(&mut self) -> Result<(), Ended> {
         let mut refused = None;
         if !self.batch.is_empty() {
+            let is_guarded =
+                |reply: &PendingReply| matches!(reply, PendingReply::Send(reply) if reply.keys.is_some());
+            let guards = self.replies.iter().any(is_guarded);
+            if guards {
+                self.own_sends.open_door();
+            }
             match self.services.store.append(self.services.now(), &mut self.batch) {
                 Ok(end) => {
+                    let guarded = if guards { self.guarded() } else { Vec::new() };
+                    for (key, position) in &guarded {
+                        self.own_sends.appended(*key, *position);
+                    }
                     if self.replies.iter().any(|reply| !matches!(reply, PendingReply::Ready(..))) {
                         self.waiter.wait_for(end).await?;
                     } else if self.services.store.limit() < end {
                         // one-way requests alone: nobody waits, but they must not stay behind for long
                         self.services.store.request_sync();
+                    }
+                    if guards && self.began.elapsed() >= self.services.config.dedup.answer_timeout {
+                        // too late: the client may have given up waiting
+                        self.own_sends.lose(guarded);
                     }
                 }
                 Err(error) => refused = Some(error),
@@ -335,13 +455,19 @@ impl Session {
                 (PendingReply::Ready(to, command), _) => response::write(&mut self.out, to, command),
                 (PendingReply::Send(reply), None) => {
                     let results = results.get(reply.operations.clone()).unwrap_or_default();
-                    send_message::encode_reply(&mut self.out, &reply, results, &self.services);
+                    if !send_message::encode_reply(&mut self.out, &reply, results, &self.services) {
+                        // refused as a whole: the client may send all of it again
+                        self.own_sends.lose(reply.guarded(results));
+                    }
+                }
+                (PendingReply::Repeated(reply, results), _) => {
+                    send_message::encode_reply(&mut self.out, &reply, &results, &self.services);
                 }
                 (PendingReply::AfterAppend { to, operations, finish }, None) => {
                     let command = finish(results.get(operations).unwrap_or_default());
                     response::write(&mut self.out, to, command);
                 }
-                (PendingReply::Send(super::turn::SendReply { to, .. }), Some(error))
+                (PendingReply::Send(SendReply { to, .. }), Some(error))
                 | (PendingReply::AfterAppend { to, .. }, Some(error)) => {
                     response::write(&mut self.out, to, response::storage_refusal(error));
                 }

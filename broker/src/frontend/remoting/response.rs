@@ -74,6 +74,7 @@ pub(crate) fn send_refusal(error: &SendError) -> RemotingCommand {
         SendError::TopicName(_) | SendError::NoSuchQueue { .. } => ResponseCode::INVALID_PARAMETER,
         SendError::SystemTopic(_) | SendError::NotWritable(_) => ResponseCode::NO_PERMISSION,
         SendError::GroupNotExist(_) => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+        SendError::MayRepeat(_) => ResponseCode::SYSTEM_BUSY,
         SendError::BodyTooLarge { .. }
         | SendError::BatchTooLarge { .. }
         | SendError::Illegal(_)

@@ -12,7 +12,7 @@ use mezzo_protocol::{
         send_reply::{SendReply as WireReply, encode_send_reply},
     },
 };
-use mezzo_storage::OperationResult;
+use mezzo_storage::{FirstAnswer, OperationResult};
 
 use super::{
     response,
@@ -21,7 +21,7 @@ use super::{
 use crate::service::{
     Services,
     client_channel::ClientChannel as _,
-    send::{self, Send, SendError},
+    send::{self, Send, SendError, Sender},
 };
 
 /// Puts the message, or the messages of a batch, into the turn's batch.
@@ -42,10 +42,12 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         reconsume_max: header.max_reconsume_times,
         batch: header.batch || request.header.code == RequestCode::SEND_BATCH_MESSAGE.0,
         body: request.body(),
+        sender: Sender { id: turn.sender, waits: request.reply_to().wanted, judged: turn.judged },
     };
     let sent = match send::send(turn.services, turn.now, turn.batch, &wanted) {
         Ok(sent) => sent,
         Err(SendError::CreateTopic(topic)) => return Ok(Step::CreateTopic(topic)),
+        Err(SendError::MayRepeat(candidate)) => return Ok(Step::Settle(candidate)),
         Err(error) => {
             turn.reply(request, response::send_refusal(&error));
             return Ok(Step::Done);
@@ -60,21 +62,40 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
             operations: sent.operations,
             queue: sent.queue,
             transaction_id: sent.unique_key,
+            keys: sent.keys,
         }));
     }
     Ok(Step::Done)
 }
 
-/// Writes the answer to a send. `results` are those of its operations: one per message.
+/// Writes the answer to a send. `results` are those of its operations: one per message. False if the answer is no
+/// success.
 pub(crate) fn encode_reply(
     out: &mut BytesMut,
     reply: &SendReply,
     results: &[OperationResult],
     services: &Services,
-) {
+) -> bool {
     let mut ids = String::new();
     let mut first = None;
-    for result in results {
+    let mut queue = reply.queue;
+    for (index, result) in results.iter().enumerate() {
+        let repeated;
+        let result = if let OperationResult::Repeats { position } = result {
+            let Some(answer) = first_answer(reply, index, *position, services) else {
+                return broken(
+                    out,
+                    reply,
+                    "an equal message that was sent at the same moment cannot be read",
+                );
+            };
+            services.metrics.sends_deduplicated.add(1);
+            queue = answer.queue;
+            repeated = answer.result;
+            &repeated
+        } else {
+            result
+        };
         let (position, queue_offset) = match result {
             OperationResult::Stored { queue_offset, position } => (*position, *queue_offset),
             // END names the transaction by this number: its origin
@@ -82,7 +103,8 @@ pub(crate) fn encode_reply(
             // it has no place in its queue before it is due
             OperationResult::Scheduled { position } => (*position, QueueOffset(0)),
             OperationResult::Refused(refusal) => {
-                return response::write(out, reply.to, response::operation_refusal(*refusal));
+                response::write(out, reply.to, response::operation_refusal(*refusal));
+                return false;
             }
             other => return broken(out, reply, &format!("a send got the result {other:?}")),
         };
@@ -94,13 +116,30 @@ pub(crate) fn encode_reply(
         opaque: reply.to.opaque.0,
         version: PROTOCOL_VERSION,
         msg_id: &ids,
-        queue_id: reply.queue,
+        queue_id: queue,
         queue_offset,
         transaction_id: reply.transaction_id.as_deref(),
     };
-    if let Err(error) = encode_send_reply(out, reply.to.encoding, &wire) {
-        broken(out, reply, &error.to_string());
+    match encode_send_reply(out, reply.to.encoding, &wire) {
+        Ok(()) => true,
+        Err(error) => broken(out, reply, &error.to_string()),
     }
+}
+
+/// What an equal message that was appended at the same moment is answered with. It is among the newest of the log, so
+/// the disk is not waited for.
+fn first_answer(
+    reply: &SendReply,
+    index: usize,
+    position: PhysicalOffset,
+    services: &Services,
+) -> Option<FirstAnswer> {
+    let keys = reply.keys.as_ref()?;
+    let key = (*keys.keys.get(index)?)?;
+    services.store.first_answer(position, key, keys.rule).unwrap_or_else(|error| {
+        tracing::warn!(%error, position = position.0, "the first of two equal sends cannot be read");
+        None
+    })
 }
 
 fn push_id(ids: &mut String, services: &Services, position: PhysicalOffset) {
@@ -111,6 +150,7 @@ fn push_id(ids: &mut String, services: &Services, position: PhysicalOffset) {
     ids.push_str(OffsetMessageId::new(services.advertised, position).encode_into(&mut buffer));
 }
 
-fn broken(out: &mut BytesMut, reply: &SendReply, remark: &str) {
+fn broken(out: &mut BytesMut, reply: &SendReply, remark: &str) -> bool {
     response::write(out, reply.to, response::refusal(ResponseCode::SYSTEM_ERROR, remark));
+    false
 }

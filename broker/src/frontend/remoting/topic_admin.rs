@@ -7,13 +7,15 @@ use mezzo_protocol::{
     ids::TopicName,
     remoting::header::topic::{CreateTopicHeader, DeleteTopicHeader},
 };
-use mezzo_storage::{MessageType, Operation, OperationResult, PERM_READ, PERM_WRITE, Refusal, TopicConfig};
+use mezzo_storage::{
+    DedupRule, MessageType, Operation, OperationResult, PERM_READ, PERM_WRITE, Refusal, TopicConfig,
+};
 
 use super::{
     response,
     turn::{Handled, Request, Step, Turn},
 };
-use crate::service::topic::TopicToCreate;
+use crate::service::{send::takes_repeats, topic::TopicToCreate};
 
 /// RocketMQ's attribute that declares what kind of messages a topic takes.
 const MESSAGE_TYPE: &str = "message.type";
@@ -86,6 +88,13 @@ fn changed(mut config: TopicConfig, header: &CreateTopicHeader<'_>) -> Result<To
     if let Some(changes) = &header.attributes {
         change_attributes(&mut config.attributes, &mut config.message_type, changes)?;
     }
+    if config.dedup() != DedupRule::Off && takes_repeats(&config.name) {
+        return Err(DecodeError::bad_value(
+            DedupRule::ATTRIBUTE,
+            config.name.as_str(),
+            "a topic of your own: those of retries, dead letters and the system take repeats",
+        ));
+    }
     Ok(config)
 }
 
@@ -117,6 +126,9 @@ fn change_attributes(
         if name == MESSAGE_TYPE {
             *message_type = message_type_of(value)?;
             continue;
+        }
+        if name == DedupRule::ATTRIBUTE && DedupRule::named(value).is_none() {
+            return Err(DecodeError::bad_value(DedupRule::ATTRIBUTE, value, "off, retries or strict"));
         }
         attributes.insert(name.to_owned(), value.to_owned());
         if attributes.len() > ATTRIBUTES_MAX {
@@ -170,7 +182,7 @@ mod tests {
 
     #[test]
     fn nonsense_in_attributes_is_refused() {
-        for nonsense in ["message.type=FIFO", "+message.type=SOMETHING", "+=1", "+x"] {
+        for nonsense in ["message.type=FIFO", "+message.type=SOMETHING", "+=1", "+x", "+dedup=yes"] {
             assert!(change(nonsense).is_err(), "{nonsense}");
         }
         let many: Vec<String> = (0..=ATTRIBUTES_MAX).map(|n| format!("+a{n}=1")).collect();

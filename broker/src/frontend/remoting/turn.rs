@@ -6,7 +6,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 use mezzo_protocol::{
     error::DecodeError,
-    ids::{GroupName, Opaque, QueueId},
+    ids::{GroupName, Opaque, PhysicalOffset, QueueId},
     remoting::{
         command::RemotingCommand,
         frame::{Frame, HeaderEncoding},
@@ -15,10 +15,12 @@ use mezzo_protocol::{
     },
     time::Timestamp,
 };
-use mezzo_storage::{Batch, Operation, OperationResult};
+use mezzo_storage::{Batch, Operation, OperationResult, SendKey, SenderId};
 
 use super::{outbound::RemotingChannel, response};
-use crate::service::{Services, client_channel::ClientChannel, topic::TopicToCreate};
+use crate::service::{
+    Services, client_channel::ClientChannel, dedup::Candidate, send::Keys, topic::TopicToCreate,
+};
 
 /// What a handler gives back. An error is answered with `SYSTEM_ERROR` and the error's text as remark; a handler that
 /// returns one must have left the turn as it was.
@@ -36,6 +38,9 @@ pub(crate) enum Step {
     CreateGroup(GroupName),
     /// The same for all groups, then all topics, that a request of many needs: each time it comes again it is read again.
     CreateAll(Vec<GroupName>, Vec<TopicToCreate>),
+    /// Nothing was done yet, because a send may repeat an earlier one. The connection settles that: a repeat is answered
+    /// as the first one was, else the same request is handed in again.
+    Settle(Box<Candidate>),
 }
 
 /// Which of the two services a listener offers.
@@ -93,6 +98,8 @@ pub(crate) enum PendingReply {
     Ready(ReplyTo, RemotingCommand),
     /// A send (10, 310, 320), encoded by `send_message::encode_reply` once the limit has passed the batch.
     Send(SendReply),
+    /// A send that repeats an earlier one: answered with what that one became.
+    Repeated(SendReply, Vec<OperationResult>),
     /// Known once the limit has passed the batch.
     AfterAppend {
         /// Who asked.
@@ -115,6 +122,24 @@ pub(crate) struct SendReply {
     pub(crate) queue: QueueId,
     /// The answer's `transactionId`: the message's unique key, where it has one.
     pub(crate) transaction_id: Option<String>,
+    /// What its messages are told by, on topics that tell repeats.
+    pub(crate) keys: Option<Box<Keys>>,
+}
+
+impl SendReply {
+    /// Messages that were stored under a guard, as their `results` say.
+    pub(crate) fn guarded<'r>(
+        &'r self,
+        results: &'r [OperationResult],
+    ) -> impl Iterator<Item = (SendKey, PhysicalOffset)> + 'r {
+        let keys = self.keys.iter().flat_map(|keys| &keys.keys);
+        keys.zip(results).filter_map(|(key, result)| match result {
+            OperationResult::Stored { position, .. }
+            | OperationResult::Prepared { position, .. }
+            | OperationResult::Scheduled { position } => Some(((*key)?, *position)),
+            _ => None,
+        })
+    }
 }
 
 impl fmt::Debug for PendingReply {
@@ -122,6 +147,7 @@ impl fmt::Debug for PendingReply {
         match self {
             Self::Ready(to, command) => f.debug_tuple("Ready").field(to).field(&command.code).finish(),
             Self::Send(reply) => f.debug_tuple("Send").field(reply).finish(),
+            Self::Repeated(reply, results) => f.debug_tuple("Repeated").field(reply).field(results).finish(),
             Self::AfterAppend { to, operations, .. } => {
                 f.debug_struct("AfterAppend").field("to", to).field("operations", operations).finish()
             }
@@ -135,6 +161,10 @@ pub(crate) struct Turn<'c> {
     pub(crate) services: &'c Arc<Services>,
     /// The connection.
     pub(crate) channel: &'c Arc<RemotingChannel>,
+    /// The connection's name among those that send.
+    pub(crate) sender: SenderId,
+    /// Earlier sends that the request at hand is known not to repeat.
+    pub(crate) judged: &'c [PhysicalOffset],
     /// The time of this turn, read once.
     pub(crate) now: Timestamp,
     /// Goes to the log as one frame when all requests of the read are translated.

@@ -110,13 +110,15 @@ impl<'a> Marks<'a> {
 }
 
 /// The properties that are stored: nearly always those that were sent. A half message gets the group and the key that
-/// END is matched by where it lacks them; delay and receipts are dropped, because they are not part of the message.
+/// END is matched by where it lacks them; another message `group`, if there is one and it names none; delay and receipts
+/// are dropped, because they are not part of the message.
 pub(super) fn stored_properties<'a>(
     services: &Services,
     now: Timestamp,
     send: &Send<'a>,
     marks: &Marks<'a>,
     half: bool,
+    group: Option<&str>,
 ) -> Result<Cow<'a, str>, SendError> {
     let mut dropped: Vec<&str> = Vec::new();
     if marks.delay_level.is_some() {
@@ -130,7 +132,8 @@ pub(super) fn stored_properties<'a>(
     }
     let no_group = half && marks.producer_group.is_none();
     let no_key = half && marks.unique_key.is_none();
-    if dropped.is_empty() && !no_group && !no_key {
+    let group = group.filter(|_| !half && marks.producer_group.is_none());
+    if dropped.is_empty() && !no_group && !no_key && group.is_none() {
         return Ok(Cow::Borrowed(send.properties));
     }
     let mut writer = PropertiesWriter::from_encoded(send.properties, &dropped);
@@ -139,6 +142,9 @@ pub(super) fn stored_properties<'a>(
             SendError::Illegal(format!("a transactional message needs a producer group: {error}").into())
         })?;
         writer.put(properties::PRODUCER_GROUP, send.producer_group)?;
+    }
+    if let Some(group) = group {
+        writer.put(properties::PRODUCER_GROUP, group)?;
     }
     if no_key {
         writer.put(properties::UNIQUE_KEY, &made_up_key(services, now))?;

@@ -136,8 +136,15 @@ impl FirstSends {
     pub fn lose(&self, sends: impl IntoIterator<Item = (SendKey, PhysicalOffset)>) {
         if let Some(table) = self.table().as_mut() {
             for (key, position) in sends {
-                table.lose(key, position.0);
+                table.set_sender(key, position.0, None);
             }
+        }
+    }
+
+    /// The send is answered once more, to a connection that repeated it.
+    pub fn answered_by(&self, key: SendKey, position: PhysicalOffset, sender: SenderId) {
+        if let Some(table) = self.table().as_mut() {
+            table.set_sender(key, position.0, Some(sender));
         }
     }
 

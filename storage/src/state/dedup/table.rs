@@ -145,11 +145,11 @@ impl Table {
         gone
     }
 
-    /// Nobody has the answer of this send: only if the newest row of the key is that send.
-    pub(super) fn lose(&mut self, key: SendKey, position: u64) {
+    /// Who has, or has not, the answer of this send: only if the newest row of the key is that send.
+    pub(super) fn set_sender(&mut self, key: SendKey, position: u64, sender: Option<SenderId>) {
         let generation = if self.young.find(key).is_some() { &mut self.young } else { &mut self.old };
         if let Some(row) = generation.find(key).filter(|row| row.position == position) {
-            generation.put(Row { sender: None, ..row });
+            generation.put(Row { sender, ..row });
         }
     }
 
@@ -221,13 +221,13 @@ mod tests {
     fn a_lost_answer_is_that_of_one_send() {
         let mut table = Table::new(16 * 2 * SLOT_BYTES);
         table.put(row(1));
-        table.lose(row(1).key, 2);
+        table.set_sender(row(1).key, 2, None);
         assert_eq!(table.find(row(1).key), Some(row(1)), "another send of the same key");
         // found in the old generation, too
         for n in 2..16 {
             table.put(row(n));
         }
-        table.lose(row(1).key, 1);
+        table.set_sender(row(1).key, 1, None);
         assert_eq!(table.find(row(1).key), Some(Row { sender: None, ..row(1) }));
     }
 }
