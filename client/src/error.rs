@@ -55,6 +55,15 @@ pub enum RequestError {
     /// The request cannot be written. Nothing was sent.
     #[error("the request cannot be encoded: {0}")]
     Encode(#[from] EncodeError),
+    /// The broker has not shown that it is Mezzo, and others would ignore a part of the request in silence. Nothing was
+    /// sent.
+    #[error("{address} is not known to be a Mezzo broker: {what} cannot be sent to it")]
+    NotMezzo {
+        /// Whom it was for.
+        address: Arc<str>,
+        /// What only Mezzo has.
+        what: &'static str,
+    },
     /// The client is shut down. Nothing was sent.
     #[error("the client is shut down")]
     ShutDown,
@@ -108,6 +117,7 @@ impl RequestError {
             | Self::Congested { .. }
             | Self::TooLate { .. }
             | Self::Encode(_)
+            | Self::NotMezzo { .. }
             | Self::ShutDown => false,
         }
     }
@@ -126,7 +136,7 @@ impl RequestError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Encode(_) | Self::ShutDown => false,
+            Self::Encode(_) | Self::NotMezzo { .. } | Self::ShutDown => false,
             Self::Refused { code, .. } => is_retriable_code(*code),
             _ => true,
         }

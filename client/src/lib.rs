@@ -79,8 +79,9 @@ pub use mezzo_protocol::ids::{
 pub use mezzo_protocol::remoting::{RequestCode, ResponseCode};
 pub use mezzo_protocol::time::{Clock, Timestamp};
 pub use producer::{
-    CheckBack, LocalError, LocalOutcome, Outcome, Prepared, Producer, ProducerBuilder, RollbackReason,
-    SendReceipt, Stored, TransactionContext, TransactionError, TransactionIds, TransactionProducer,
+    CheckBack, LocalError, LocalOutcome, ManyError, Outcome, Prepared, Producer, ProducerBuilder,
+    RollbackReason, RolledBackBecause, SendReceipt, Stored, Transaction, TransactionContext,
+    TransactionError, TransactionIds, TransactionName, TransactionOutcome, TransactionProducer,
     TransactionProducerBuilder, UnknownReason,
 };
 pub use transport::{ByteStreams, TcpTransport, Transport};

@@ -9,7 +9,7 @@ use mezzo_protocol::remoting::{RemotingCommand, RequestCode};
 
 use super::Shared;
 use crate::core::route::MASTER_ID;
-use crate::error::Error;
+use crate::error::{Error, RequestError};
 
 /// Most brokers of a cluster that heartbeats go to beside those of the routes.
 const CLUSTER_BROKERS_MAX: usize = 1_024;
@@ -37,6 +37,22 @@ impl Shared {
             masters.take(CLUSTER_BROKERS_MAX).map(|address| address.as_str().into()).collect();
         addresses.sort();
         Ok(addresses)
+    }
+
+    /// Where the master named `broker` is: by a route in use, or as the name servers say.
+    pub(crate) async fn find_master(&self, broker: &str) -> Result<Arc<str>, Error> {
+        if let Some(address) = self.master_of(broker) {
+            return Ok(address);
+        }
+        let command = RemotingCommand::request(RequestCode::GET_BROKER_CLUSTER_INFO, Vec::new(), Vec::new());
+        let reply = self.name_servers.request(&command, self.request_deadline()).await?;
+        reply.success()?;
+        let info = ClusterInfo::decode(reply.body())?;
+        let found = info.broker_addr_table.get(broker).and_then(|found| found.broker_addrs.get(&MASTER_ID));
+        found.map(|address| address.as_str().into()).ok_or_else(|| {
+            let reason = "the name servers know no master of this name".to_owned();
+            RequestError::Unreachable { address: broker.into(), reason }.into()
+        })
     }
 
     /// Learns the addresses of all brokers, if there are transaction producers. Returns whether the name servers

@@ -16,7 +16,7 @@ use mezzo_protocol::time::Timestamp;
 pub(crate) const FENCE_PROPERTY: &str = "MEZZO_FENCE";
 
 /// Property names that the client sets by itself; an application that sets one would change the message's meaning.
-const RESERVED: [&str; 29] = [
+const RESERVED: [&str; 30] = [
     FENCE_PROPERTY,
     properties::KEYS,
     properties::TAGS,
@@ -41,6 +41,7 @@ const RESERVED: [&str; 29] = [
     properties::TRANSACTION_ID,
     properties::MEZZO_TRANSACTION,
     properties::MEZZO_DEDUP_ID,
+    properties::MEZZO_TRANSACTION_SEQUENCE,
     properties::POP_CK,
     properties::DLQ_ORIGIN_TOPIC,
     properties::DLQ_ORIGIN_MESSAGE_ID,
@@ -240,18 +241,14 @@ impl Message {
         self.delay_level
     }
 
-    /// This message without its delay: half messages have none.
-    pub(crate) fn without_delay(self) -> Self {
-        if !self.is_delayed() {
-            return self;
-        }
-        let delays = [properties::DELAY, properties::TIMER_DELAY_MS, properties::TIMER_DELIVER_MS];
-        Self {
-            properties: properties::without(&self.properties, &delays),
-            delay_level: 0,
-            timed: false,
-            ..self
-        }
+    /// This message as number `sequence` of the transaction `id`.
+    pub(crate) fn joining(&self, id: &str, sequence: u16) -> Result<Self, MessageError> {
+        let mut writer = PropertiesWriter::from_encoded(&self.properties, &[]);
+        let mut put =
+            |name: &str, value: &str| writer.put(name, value).map(|_| ()).map_err(MessageError::Property);
+        put(properties::MEZZO_TRANSACTION, id)?;
+        put(properties::MEZZO_TRANSACTION_SEQUENCE, &sequence.to_string())?;
+        Ok(Self { properties: writer.finish(), ..self.clone() })
     }
 
     /// This message as one whose local transaction is fenced in the database of this identity.
@@ -370,7 +367,7 @@ impl MessageBuilder {
     }
 
     /// Deliver later: level 1 (1 s) to 18 (2 h) of RocketMQ's ladder, see [`mezzo_protocol::delay_level`].
-    /// Ignored for transactional messages.
+    /// For transactional messages see [`MessageBuilder::delay`].
     pub const fn delay_level(mut self, level: u32) -> Self {
         self.delay_level = level;
         self
@@ -378,7 +375,8 @@ impl MessageBuilder {
 
     /// Deliver so long after the broker has the message, to the millisecond; brokers bound it (Mezzo: 365 days, Apache: 3
     /// days by default). Of this and [`MessageBuilder::deliver_at`] the one called last counts; a delay level goes
-    /// before both. Ignored for transactional messages.
+    /// before both. A transactional message's delay counts from the commit; only Mezzo has that, and other brokers
+    /// are sent no such message: the prepare fails.
     ///
     /// ```
     /// use std::time::Duration;
@@ -523,17 +521,17 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_said_in_milliseconds_and_a_half_message_has_none() {
+    fn a_delay_is_said_in_milliseconds_and_a_message_of_a_transaction_keeps_it() {
         let late = || Message::builder("orders").delay(Duration::from_millis(1_500));
         let at = late().deliver_at(Timestamp::from_ms(77)).build().unwrap();
         assert_eq!((at.property("TIMER_DELIVER_MS"), at.property("TIMER_DELAY_MS")), (Some("77"), None));
         let headers = [("source", "till 3"), ("trace", "7")];
         let late = late().properties(headers).build().unwrap();
         assert_eq!((late.property("TIMER_DELAY_MS"), late.is_delayed()), (Some("1500"), true));
-        let half = late.without_delay();
-        assert_eq!((half.property("TIMER_DELAY_MS"), half.is_delayed()), (None, false));
-        assert_eq!((half.property("source"), half.property("trace")), (Some("till 3"), Some("7")));
-        assert_eq!(half.properties().collect::<Vec<_>>(), headers);
+        let joining = late.joining("tx", 7).unwrap();
+        assert_eq!((joining.property("TIMER_DELAY_MS"), joining.is_delayed()), (Some("1500"), true));
+        assert_eq!((joining.property("MEZZO_TX"), joining.property("MEZZO_TX_SEQ")), (Some("tx"), Some("7")));
+        assert!(headers.iter().all(|(name, value)| joining.property(name) == Some(*value)));
         let forged = Message::builder("orders").property("TIMER_DELIVER_MS", "1").build();
         assert!(matches!(forged, Err(MessageError::ReservedProperty(_))));
     }

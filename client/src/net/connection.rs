@@ -89,6 +89,8 @@ pub(crate) struct Connection {
     born: Instant,
     /// Whether headers are written in the binary form.
     binary: AtomicBool,
+    /// Whether the peer has said that it is a Mezzo broker.
+    mezzo: AtomicBool,
     /// When the peer was last heard: microseconds since `born` plus one, 0 for never.
     heard: AtomicU64,
     silence: Mutex<Silence>,
@@ -127,6 +129,7 @@ impl Connection {
             address,
             born: Instant::now(),
             binary: AtomicBool::new(config.encoding.first() == HeaderEncoding::Binary),
+            mezzo: AtomicBool::new(false),
             heard: AtomicU64::new(0),
             silence: Mutex::default(),
             heartbeats_missed: AtomicU32::new(0),
@@ -273,9 +276,19 @@ impl Connection {
         self.heartbeats_missed.store(0, Ordering::Relaxed);
         let shown = encoding::shown(answer);
         if shown == encoding::Shown::Surely {
+            self.mezzo.store(true, Ordering::Relaxed);
             self.use_binary();
         }
         shown
+    }
+
+    /// Fails unless the peer's answer to a heartbeat has said that it is a Mezzo broker: every connection of a member is
+    /// greeted with one before it is used. `what` cannot be asked of other brokers, which would ignore a part of it.
+    pub(crate) fn require_mezzo(&self, what: &'static str) -> Result<(), RequestError> {
+        if self.mezzo.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(RequestError::NotMezzo { address: Arc::clone(&self.address), what })
     }
 
     /// How the header of this command is written now. The binary form has 16 bits for a code, and those of Mezzo's own

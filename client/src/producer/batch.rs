@@ -57,6 +57,7 @@ impl Sender {
             body: encode(members.clone())?.into(),
             sys_flag: SysFlag::NONE,
             batch: true,
+            only_mezzo: None,
         };
         let target = first.message.sharding_key().map_or(Target::Any, Target::ShardingKey);
         let receipt =

@@ -27,13 +27,13 @@ use crate::error::RequestError;
 use crate::net::{Connection, Deadline, Patience, Reply};
 
 /// The field in which a Mezzo broker names the recorded decision.
-const OUTCOME_FIELD: &str = "mezzoOutcome";
+pub(super) const OUTCOME_FIELD: &str = "mezzoOutcome";
 /// What it says of a committed transaction.
-const OUTCOME_COMMITTED: &str = "COMMITTED";
+pub(super) const OUTCOME_COMMITTED: &str = "COMMITTED";
 /// What it says of a transaction that was rolled back.
-const OUTCOME_ROLLED_BACK: &str = "ROLLED_BACK";
+pub(super) const OUTCOME_ROLLED_BACK: &str = "ROLLED_BACK";
 /// Waiting times before a decision is said again.
-const REPEAT_BACKOFF: BackoffPolicy = BackoffPolicy::new(5, 200);
+pub(super) const REPEAT_BACKOFF: BackoffPolicy = BackoffPolicy::new(5, 200);
 
 /// What END_TRANSACTION says about its transaction.
 #[derive(Debug, Clone)]

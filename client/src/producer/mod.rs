@@ -5,6 +5,7 @@
 //!                       ├──> Sender   choose a queue, bound what is in flight, try again where that is safe
 //!   TransactionProducer ┘
 //!     prepare ──> Prepared ──commit / rollback──> END_TRANSACTION ──> Outcome
+//!     begin ──> Transaction (many)  several messages, one decision
 //!     CheckBack <── check_back tasks <── the broker asks (39)
 //! ```
 
@@ -12,6 +13,7 @@ mod batch;
 mod check_back;
 mod end_transaction;
 mod linger;
+mod many;
 mod outcome;
 mod pipeline;
 mod plain;
@@ -23,6 +25,7 @@ mod send;
 mod transaction;
 
 pub use check_back::CheckBack;
+pub use many::{ManyError, RolledBackBecause, Transaction, TransactionName, TransactionOutcome};
 pub use outcome::{
     LocalError, LocalOutcome, Outcome, RollbackReason, TransactionError, TransactionIds, UnknownReason,
 };

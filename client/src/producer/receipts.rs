@@ -11,20 +11,24 @@ use super::receipt::SendReceipt;
 use crate::error::RequestError;
 use crate::net::{AnswerSink, Connection, Deadline, RunWaiter};
 
-type Answer = Result<SendReceipt, RequestError>;
+type Answer<T> = Result<T, RequestError>;
 
-struct State {
-    answers: Vec<Option<Answer>>,
+/// Reads the answer of this address to the message with this key that was sent to this queue.
+type Read<T> = fn(&HeaderView<'_>, &Arc<str>, &Arc<str>, &MessageQueue) -> Answer<T>;
+
+struct State<T> {
+    answers: Vec<Option<Answer<T>>>,
     missing: usize,
     lost: bool,
 }
 
 /// Collects the receipts of one run.
-pub(super) struct Receipts {
+pub(super) struct Receipts<T = SendReceipt> {
     address: Arc<str>,
     /// Key and queue of each message.
     sent: Vec<(Arc<str>, MessageQueue)>,
-    state: Mutex<State>,
+    read: Read<T>,
+    state: Mutex<State<T>>,
     /// Notified when nothing is missing any more, or nothing more will come.
     complete: Notify,
 }
@@ -32,10 +36,17 @@ pub(super) struct Receipts {
 impl Receipts {
     /// None yet of the messages `sent` to `address`.
     pub(super) fn new(address: Arc<str>, sent: Vec<(Arc<str>, MessageQueue)>) -> Self {
+        Self::reading(address, sent, SendReceipt::from_header)
+    }
+}
+
+impl<T> Receipts<T> {
+    /// As [`Receipts::new`], for answers that say more than a receipt does.
+    pub(super) fn reading(address: Arc<str>, sent: Vec<(Arc<str>, MessageQueue)>, read: Read<T>) -> Self {
         let missing = sent.len();
         let answers = std::iter::repeat_with(|| None).take(missing).collect();
         let state = Mutex::new(State { answers, missing, lost: false });
-        Self { address, sent, state, complete: Notify::new() }
+        Self { address, sent, read, state, complete: Notify::new() }
     }
 
     /// One answer for each message, waiting for them until the deadline.
@@ -44,7 +55,7 @@ impl Receipts {
         connection: &Connection,
         waiter: RunWaiter,
         deadline: Deadline,
-    ) -> Vec<Answer> {
+    ) -> Vec<Answer<T>> {
         let complete = async {
             while !self.is_complete() {
                 self.complete.notified().await;
@@ -71,16 +82,16 @@ impl Receipts {
         state.missing == 0 || state.lost
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         // No code panics while it holds the lock, and each change is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl AnswerSink for Receipts {
+impl<T: Send + 'static> AnswerSink for Receipts<T> {
     fn answer(&self, index: usize, header: &HeaderView<'_>, _frame: &Frame) {
         let Some((key, queue)) = self.sent.get(index) else { return };
-        let answer = SendReceipt::from_header(header, &self.address, key, queue);
+        let answer = (self.read)(header, &self.address, key, queue);
         let mut state = self.lock();
         // The place is gone if the run was given up meanwhile.
         if let Some(place @ None) = state.answers.get_mut(index) {

@@ -61,6 +61,8 @@ pub(super) struct Outgoing {
     pub(super) sys_flag: SysFlag,
     /// Whether the body is a batch of messages.
     pub(super) batch: bool,
+    /// What other brokers than Mezzo would ignore.
+    pub(super) only_mezzo: Option<&'static str>,
 }
 
 impl Outgoing {
@@ -287,7 +289,9 @@ impl Sender {
             body = small;
             sys_flag = sys_flag.with(how);
         }
-        Ok(Outgoing { encoded, unique_key, body, sys_flag, batch: false })
+        let only_mezzo =
+            (kind == Kind::Half && message.is_delayed()).then_some("a transactional message with a delay");
+        Ok(Outgoing { encoded, unique_key, body, sys_flag, batch: false, only_mezzo })
     }
 
     async fn compressed(&self, body: &Bytes) -> Option<(Bytes, SysFlag)> {
@@ -322,6 +326,9 @@ impl Sender {
         let deadline = deadline.but_at_most_ms(self.config.attempt_timeout_ms);
         let address = master_address(route, queue)?;
         let connection = self.client.shared().connection(&address, Patience::Wait, deadline).await?;
+        if let Some(what) = outgoing.only_mezzo {
+            connection.require_mezzo(what)?;
+        }
         // A run of one: its answer is read once, where it arrives, and nobody encodes under the connection's lock.
         let sent = vec![(Arc::clone(&outgoing.unique_key), queue.clone())];
         let receipts = Arc::new(Receipts::new(address, sent));

@@ -126,7 +126,7 @@ impl Inner {
 /// A plain [`Producer`](crate::Producer) that shares the group cannot answer check-backs and leaves them to others.
 #[derive(Clone)]
 pub struct TransactionProducer {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// Apart from `inner`, which the check-back task holds: giving this up ends that task.
     membership: Arc<Mutex<Option<Membership>>>,
 }
@@ -157,19 +157,18 @@ impl TransactionProducer {
         }
     }
 
-    /// Stores `message` as a half message, for transactions that do not fit into a closure: see [`Prepared`]. A delay is
-    /// ignored.
+    /// Stores `message` as a half message, for transactions that do not fit into a closure: see [`Prepared`]. A delay
+    /// counts from the commit, on Mezzo brokers; other brokers would ignore it, so they are not sent such a message.
     ///
     /// # Errors
     /// If the half message was not stored, or not safely.
     pub async fn prepare(&self, message: Message) -> Result<Prepared, TransactionError> {
-        let place = self.begin().await?;
+        let place = self.place().await?;
         let preparing = Preparing::new(&self.inner);
         let span = tracing::debug_span!(
             "prepare", topic = %message.topic(), group = %self.inner.sender.group, key = %preparing.unique_key,
             broker = tracing::field::Empty
         );
-        let message = message.without_delay();
         let target = message.sharding_key().map_or(Target::Any, Target::ShardingKey);
         let key = Arc::clone(&preparing.unique_key);
         let sent = self.inner.sender.send(&message, target, Kind::Half, key).instrument(span).await;
@@ -229,7 +228,8 @@ impl TransactionProducer {
         self.inner.fenced
     }
 
-    async fn begin(&self) -> Result<OwnedSemaphorePermit, TransactionError> {
+    /// Room for one more transaction.
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, TransactionError> {
         let config = &self.inner.config;
         let deadline = Deadline::after_ms(config.producer.send_timeout_ms);
         let place = Arc::clone(&self.inner.running).acquire_owned();
