@@ -39,6 +39,26 @@ async fn both_are_committed_or_neither<D: Shop>() {
     stage.assert_sold(&["tea"]).await;
 }
 
+async fn many_messages_are_committed_with_it_or_none<D: Shop>() {
+    let Some(stage) = Stage::<D>::set().await else { return };
+    let member = stage.member().await;
+    let messages = || [order("tea"), order("scones")];
+    let refused = member.producer.transaction_many(&member.db, messages(), async |tx| {
+        add_order::<D>(tx, "tea").await?;
+        Err(SoldOut.into())
+    });
+    let refused = refused.await.expect("prepared");
+    assert!(refused.is_rolled_back(), "{refused}");
+    let sold = member.producer.transaction_many(&member.db, messages(), async |tx| {
+        add_order::<D>(tx, "scones").await?;
+        add_order::<D>(tx, "tea").await?;
+        Ok(())
+    });
+    let sold = sold.await.expect("prepared");
+    assert!(sold.is_committed(), "{sold}");
+    stage.assert_sold(&["scones", "tea"]).await;
+}
+
 async fn work_that_ends_its_transaction_commits_nothing<D: Shop>() {
     let Some(stage) = Stage::<D>::set().await else { return };
     let member = stage.member().await;
@@ -106,6 +126,7 @@ async fn a_producer_without_a_database_refuses<D: Shop>() {
 
 with_each_database!(
     both_are_committed_or_neither,
+    many_messages_are_committed_with_it_or_none,
     work_that_ends_its_transaction_commits_nothing,
     nothing_is_prepared_without_a_barrier_table,
     a_producer_without_a_database_refuses,

@@ -19,6 +19,7 @@ mod retry;
 mod sdk;
 mod sdk_connections;
 mod sdk_consumers;
+mod sdk_many;
 mod sdk_producer;
 mod sdk_pull;
 mod sdk_push;

@@ -10,8 +10,8 @@ use super::handle::{CommitSent, Database, roll_back};
 use super::local::LocalTransaction;
 use crate::message::Message;
 use crate::producer::{
-    LocalError, Outcome, RollbackReason, TransactionError, TransactionProducer, TransactionProducerBuilder,
-    UnknownReason,
+    LocalError, Outcome, RollbackReason, RolledBackBecause, TransactionError, TransactionOutcome,
+    TransactionProducer, TransactionProducerBuilder, UnknownReason,
 };
 
 /// What the local transaction came to.
@@ -112,6 +112,77 @@ impl TransactionProducer {
             }),
             Local::Open(error) => Ok(prepared.leave_open_because(UnknownReason::LocalFailed(error))),
         }
+    }
+}
+
+impl TransactionProducer {
+    /// As [`TransactionProducer::transaction`] with up to 1,000 messages to any topics and queues of one broker: the local
+    /// transaction and all of them, or none. Only Mezzo brokers have that.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example(
+    /// #     producer: mezzo_client::TransactionProducer,
+    /// #     db: mezzo_client::database::Database<mezzo_client::database::sqlx::Sqlite>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mezzo_client::Message;
+    /// use mezzo_client::database::sqlx;
+    ///
+    /// let messages = [Message::new("orders", "coffee")?, Message::new("bills", "2.40")?];
+    /// let outcome = producer
+    ///     .transaction_many(&db, messages, async |tx| {
+    ///         sqlx::query("UPDATE stock SET pieces = pieces - 1").execute(&mut **tx).await?;
+    ///         Ok(())
+    ///     })
+    ///     .await?;
+    /// println!("{outcome}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TransactionProducer::transaction`]; and if not all messages could be stored. `work` has not run then, and the
+    /// messages are rolled back.
+    pub async fn transaction_many<DB: Dialect>(
+        &self,
+        db: &Database<DB>,
+        messages: impl IntoIterator<Item = Message>,
+        work: impl AsyncFnOnce(&mut LocalTransaction<DB>) -> Result<(), LocalError>,
+    ) -> Result<TransactionOutcome, TransactionError> {
+        if !self.is_fenced() {
+            return Err(TransactionError::Database(DatabaseError::NoCheckBack.into()));
+        }
+        let identity = db.identity().await.map_err(|error| TransactionError::Database(error.into()))?;
+        let mut tx = self.begin().await?;
+        // Check-backs show the first message.
+        let mut is_first = true;
+        let mut fence = |message: Message| {
+            if std::mem::take(&mut is_first) { message.fenced_with(identity) } else { Ok(message) }
+        };
+        let messages: Result<Vec<Message>, _> = messages.into_iter().map(&mut fence).collect();
+        let messages = messages.map_err(crate::SendError::from)?;
+        // An error drops the transaction, which rolls it back: the local one has not begun.
+        tx.send_all(messages).await.map_err(|error| TransactionError::Join(Box::new(error)))?;
+        let id = tx.begin_local();
+        let local = match Key::of_sending(self.group(), &id) {
+            Ok(key) => run(db, &key, work).await,
+            Err(error) => Local::Open(error.into()),
+        };
+        Ok(match local {
+            Local::Committed => tx.commit().await,
+            Local::RolledBack(why) => match tx.rollback().await {
+                TransactionOutcome::RolledBack(name, _) => {
+                    TransactionOutcome::RolledBack(name, RolledBackBecause::Local(why))
+                }
+                other => {
+                    tracing::info!(%why, "rolled back in the database, not confirmed by the broker");
+                    other
+                }
+            },
+            Local::Open(error) => {
+                TransactionOutcome::Unknown(tx.leave_open(), UnknownReason::LocalFailed(error))
+            }
+        })
     }
 }
 

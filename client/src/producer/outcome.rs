@@ -270,6 +270,9 @@ pub enum TransactionError {
         /// How long it waited, in milliseconds.
         waited_ms: u64,
     },
+    /// Not all messages of a transaction of many were stored, so the local part was **not** run, and they are rolled back.
+    #[error("the transaction was not prepared: {0}")]
+    Join(#[source] Box<super::ManyError>),
     /// The broker had recorded the opposite decision before this one. The recorded one stands: compare it with what
     /// the local transaction did.
     #[error("{ids}: {wanted:?} was refused, the recorded decision is {recorded}")]
@@ -291,6 +294,7 @@ impl TransactionError {
             Self::Prepare(error) => error.is_retriable(),
             Self::NotSafe(_) | Self::Saturated { .. } => true,
             Self::NotBegun(error) => error.is_retriable(),
+            Self::Join(error) => matches!(&**error, super::ManyError::Send(error) if error.is_retriable()),
             Self::Database(_) | Self::Conflict { .. } => false,
         }
     }

@@ -7,7 +7,7 @@ use mezzo_protocol::ids::TopicName;
 use mezzo_protocol::limits::TRANSACTION_MESSAGES_MAX;
 
 use crate::error::SendError;
-use crate::producer::{Stored, UnknownReason};
+use crate::producer::{RollbackReason, Stored, UnknownReason};
 
 /// All that another process needs to finish a transaction: see
 /// [`TransactionProducer::commit_named`](crate::TransactionProducer::commit_named).
@@ -37,7 +37,7 @@ impl fmt::Display for TransactionName {
 }
 
 /// Why a transaction of many messages is rolled back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RolledBackBecause {
     /// This process decided so.
@@ -53,6 +53,9 @@ pub enum RolledBackBecause {
     },
     /// A commit was asked for, but a rollback is recorded: of an operator, a policy or a check-back.
     DecidedBefore,
+    /// The local transaction of
+    /// [`transaction_many`](crate::TransactionProducer#method.transaction_many) did not commit, and can no longer.
+    Local(RollbackReason),
 }
 
 impl fmt::Display for RolledBackBecause {
@@ -64,6 +67,7 @@ impl fmt::Display for RolledBackBecause {
                 write!(f, "the broker has {stored} of its messages, {sent} were sent")
             }
             Self::DecidedBefore => f.write_str("a rollback was recorded before"),
+            Self::Local(reason) => write!(f, "{reason}"),
         }
     }
 }
