@@ -172,6 +172,22 @@ async fn a_half_that_may_be_stored_is_not_sent_twice_and_its_check_back_gets_a_r
 }
 
 #[tokio::test]
+async fn what_other_brokers_would_ignore_is_not_sent_to_them() {
+    let broker = broker().await;
+    let client = broker.client().await;
+    let producer = Records::saying(LocalOutcome::Commit).start(&client).await;
+    let delayed = || Message::builder("orders").delay(Duration::from_secs(1)).build().unwrap();
+    let error = producer.prepare(delayed()).await.unwrap_err();
+    assert!(error.to_string().contains("is not known to be a Mezzo broker"), "{error}");
+    assert!(!error.is_retriable());
+    let mut tx = producer.begin().await.unwrap();
+    let error = tx.send(message()).await.unwrap_err();
+    assert!(error.to_string().contains("is not known to be a Mezzo broker"), "{error}");
+    assert!(tx.rollback().await.is_rolled_back());
+    assert_eq!((broker.all(SEND).len(), broker.all(END).len(), producer.running()), (0, 0, 0));
+}
+
+#[tokio::test]
 async fn a_half_that_is_not_safe_is_rolled_back_and_the_local_part_does_not_run() {
     let broker = broker().await;
     let stored = [("msgId", "7F00000100002A9F0000000000000064"), ("queueId", "0"), ("queueOffset", "3")];
