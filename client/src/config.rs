@@ -218,6 +218,16 @@ settings! {
 }
 
 /// Where a group begins on a queue of which it has committed no offset yet.
+///
+/// ```
+/// use mezzo_client::config::{ConsumerConfig, StartPosition};
+/// use mezzo_client::{Clock as _, SystemClock};
+///
+/// let an_hour_ago = SystemClock.now().saturating_sub_ms(3_600_000);
+/// let config = ConsumerConfig::default().start(StartPosition::At(an_hour_ago));
+/// assert_eq!(ConsumerConfig::default().start, StartPosition::First);
+/// # drop(config);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum StartPosition {

@@ -153,6 +153,15 @@ impl<M: Metrics + ?Sized> Metrics for Arc<M> {
 }
 
 /// The end of one request.
+///
+/// ```
+/// use mezzo_client::metrics::RequestEnd;
+///
+/// fn label(end: &RequestEnd<'_>) -> String {
+///     format!("{} {} {:?} in {} us", end.address, end.code.0, end.outcome, end.took.as_micros())
+/// }
+/// # let _: fn(&RequestEnd<'_>) -> String = label;
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RequestEnd<'a> {
@@ -167,6 +176,17 @@ pub struct RequestEnd<'a> {
 }
 
 /// How a request ended.
+///
+/// ```
+/// use mezzo_client::ResponseCode;
+/// use mezzo_client::metrics::RequestOutcome;
+///
+/// fn went_well(outcome: RequestOutcome) -> bool {
+///     matches!(outcome, RequestOutcome::Answered(code) if code == ResponseCode::SUCCESS)
+/// }
+/// assert!(went_well(RequestOutcome::Answered(ResponseCode::SUCCESS)));
+/// assert!(!went_well(RequestOutcome::TimedOut));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestOutcome {

@@ -63,6 +63,15 @@ where
 
 /// A connection as the client uses it: what comes and what goes. Everything written is flushed at once, so a writer may
 /// keep a buffer of its own.
+///
+/// ```
+/// use mezzo_client::ByteStreams;
+///
+/// // In memory: the client has one end, a peer in the same program the other.
+/// let (ours, theirs) = tokio::io::duplex(64 << 10);
+/// let streams = ByteStreams::of(ours);
+/// # drop((streams, theirs));
+/// ```
 pub struct ByteStreams {
     pub(crate) reader: Box<dyn AsyncRead + Send + Unpin>,
     pub(crate) writer: Box<dyn AsyncWrite + Send + Unpin>,
@@ -93,6 +102,15 @@ impl fmt::Debug for ByteStreams {
 }
 
 /// Plain TCP without Nagle's delay: what a client uses that was told nothing else.
+///
+/// ```
+/// use mezzo_client::{ByteStreams, Client, TcpTransport, Transport};
+///
+/// // From a test machine every broker is reached through one tunnel.
+/// let through_the_tunnel = |_address: String| async { TcpTransport.connect("127.0.0.1:20911").await };
+/// let builder = Client::builder("mq.example.com:9876").transport(through_the_tunnel);
+/// # drop(builder);
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpTransport;
 

@@ -126,6 +126,18 @@ impl fmt::Debug for Client {
 }
 
 /// Builds a [`Client`]; made by [`Client::builder`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), mezzo_client::Error> {
+/// use mezzo_client::Client;
+/// use mezzo_client::config::ClientConfig;
+///
+/// let config = ClientConfig::default().request_timeout_ms(1_000);
+/// let client = Client::builder("10.0.0.1:9876;10.0.0.2:9876").config(config).build().await?;
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until build() is awaited"]
 pub struct ClientBuilder {
     name_servers: Vec<String>,

@@ -10,6 +10,14 @@ use super::member::GroupMember;
 use crate::error::{Error, RequestError};
 
 /// What one queue holds that this member has not finished.
+///
+/// ```
+/// use mezzo_client::{MessageQueue, QueueId, QueueLag, QueueOffset, TopicName};
+///
+/// let queue = MessageQueue::new(TopicName::new("orders").unwrap(), "broker-a", QueueId(0));
+/// let lag = QueueLag { queue, position: QueueOffset(7), end: QueueOffset(10) };
+/// assert_eq!(lag.messages(), 3);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueLag {
     /// The queue.

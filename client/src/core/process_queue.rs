@@ -6,6 +6,13 @@ use std::collections::VecDeque;
 use mezzo_protocol::ids::QueueOffset;
 
 /// How much one queue may hold between pull and verdict; set by [`ConsumerConfig`](crate::config::ConsumerConfig).
+///
+/// ```
+/// use mezzo_client::config::ConsumerConfig;
+///
+/// let config = ConsumerConfig::default().prefetch_messages(200).prefetch_bytes(1 << 20);
+/// assert_eq!((config.prefetch.messages, config.prefetch.bytes), (200, 1 << 20));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrefetchLimits {

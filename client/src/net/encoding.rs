@@ -18,6 +18,15 @@ use mezzo_protocol::remoting::{HeaderView, frame};
 const APACHE_VERSION_MIN: i32 = 212;
 
 /// How the headers of requests are written.
+///
+/// ```
+/// use mezzo_client::config::{ClientConfig, HeaderEncoding};
+///
+/// // A proxy in between reads nothing but JSON.
+/// let config = ClientConfig::default().header_encoding(HeaderEncoding::Json);
+/// assert_eq!(ClientConfig::default().header_encoding, HeaderEncoding::Auto);
+/// # drop(config);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum HeaderEncoding {

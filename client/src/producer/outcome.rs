@@ -141,6 +141,18 @@ impl fmt::Display for UnknownReason {
 }
 
 /// Why a transaction was rolled back.
+///
+/// ```
+/// use mezzo_client::RollbackReason;
+///
+/// fn for_the_customer(why: &RollbackReason) -> String {
+///     match why {
+///         RollbackReason::LocalFailed(error) => format!("not ordered: {error}"),
+///         _ => "not ordered".to_owned(),
+///     }
+/// }
+/// assert_eq!(for_the_customer(&RollbackReason::Decided), "not ordered");
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RollbackReason {
