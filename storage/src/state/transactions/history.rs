@@ -333,6 +333,9 @@ impl History {
             let path = self.path(number);
             self.files().remove(&number);
             self.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
+            // each durable before the next: a power cut must not bring back an older file alone, behind whose end
+            // everything would seem to be known
+            self.fs.sync_dir(&self.dir).map_err(StorageError::io("sync", &self.dir))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The history by itself on a simulated disk: what is found where, what goes when, and what damage does.
 
 use super::*;
-use crate::file_system::SimulatedDisk;
+use crate::file_system::{CrashMode, SimulatedDisk};
 use crate::format::history_file::HISTORY_PAGE_BYTES;
 use crate::format::record::{Outcome, Source};
 
@@ -171,4 +171,22 @@ fn a_file_whose_footer_is_damaged_stops_no_start_and_what_stood_in_it_is_never_c
     // while the log holds the segment it is rebuilt
     flip(&disk, 3, footer_at(&disk, 3));
     assert_eq!(open(&disk, 3000).closed_segments(), []);
+}
+
+#[test]
+fn a_power_cut_brings_back_no_expired_file_without_those_behind_it() {
+    for seed in 0..64 {
+        let disk = SimulatedDisk::new();
+        let history = with_files(&disk);
+        // dies somewhere between the four removals
+        disk.fail_after_ops(seed % 8);
+        let _dies = history.expire(4 * SEGMENT, u64::MAX, 0);
+        let after = disk.crash(CrashMode::Seeded(seed));
+        let left: Vec<u64> = open(&after, 4 * SEGMENT).closed_segments().iter().map(|(n, _)| *n).collect();
+        assert_eq!(
+            left,
+            (4 - left.len() as u64..4).collect::<Vec<_>>(),
+            "after a power cut with seed {seed}"
+        );
+    }
 }
