@@ -15,6 +15,16 @@ pub enum Target {
     Id(u8, Name),
 }
 
+/// A queue's offset to move, under a lease's epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Moved {
+    pub key: Consumed,
+    /// Where the group stood when the transaction consumed.
+    pub from: Option<u64>,
+    pub offset: u64,
+    pub epoch: u64,
+}
+
 /// An END as the store was given it.
 #[derive(Debug, Clone)]
 pub struct EndOp {
@@ -26,8 +36,8 @@ pub struct EndOp {
     pub key: Option<Name>,
     pub table: Option<u64>,
     pub count: Option<u16>,
-    /// A queue's offset to move, under a lease's epoch.
-    pub moves: Option<(Consumed, u64, u64)>,
+    /// A queue's offset to move.
+    pub moves: Option<Moved>,
 }
 
 impl EndOp {
@@ -164,8 +174,9 @@ impl Model {
 
     /// What becomes of it: a commit that moves an offset under a lease that was lost is rolled back.
     fn verdict(&self, end: &EndOp) -> (bool, Source) {
-        let lost = end.moves.is_some_and(|(key, _, epoch)| {
-            !self.leases.get(&key).is_some_and(|lease| lease.epoch == epoch && !lease.released)
+        let lost = end.moves.is_some_and(|Moved { key, from, epoch, .. }| {
+            let holds = self.leases.get(&key).is_some_and(|lease| lease.epoch == epoch && !lease.released);
+            !holds || self.offsets.appended(&key) != from
         });
         match end.commit && lost && self.fault != Fault::LostLeaseMoves {
             true => (false, Source::Fenced),
@@ -174,7 +185,7 @@ impl Model {
     }
 
     fn move_offset(&mut self, end: &EndOp, committed: bool) {
-        if let Some((key, offset, _)) = end.moves.filter(|_| committed) {
+        if let Some(Moved { key, offset, .. }) = end.moves.filter(|_| committed) {
             self.offsets.ahead.insert(key, offset);
             self.offsets.logged.insert(key, offset);
             self.offsets.since.remove(&key);
@@ -219,23 +230,24 @@ impl Model {
     pub(crate) fn lease(
         &mut self,
         key: Consumed,
-        client: u8,
-        ttl_ms: u64,
+        (client, ttl_ms, renews): (u8, u64, Option<u64>),
         got: &OperationResult,
         at: At,
     ) -> Result<(), String> {
         if !self.queues.contains_key(&(key.1, key.2)) {
             return same("the answer to a lease", got, &refused(Refusal::NotFound));
         }
-        let epoch = match self.leases.get(&key) {
-            Some(held) if !held.released && at.now < held.expires_ms && held.client != client => {
+        let epoch = match (self.leases.get(&key), renews) {
+            (Some(held), Some(epoch)) if held.epoch == epoch && !held.released => epoch,
+            (_, Some(_)) => return same("the answer to a renewal", got, &refused(Refusal::LeaseLost)),
+            (Some(held), None) if !held.released && at.now < held.expires_ms && held.client != client => {
                 let until = Timestamp::from_ms(held.expires_ms);
                 return same("the answer to a lease", got, &refused(Refusal::LeaseHeld { until }));
             }
-            Some(held) if held.client == client && !held.released => held.epoch,
-            Some(held) => held.epoch + 1,
+            // also for the client that holds it: it may have been restarted
+            (Some(held), None) => held.epoch + 1,
             // any that no holder had before
-            None => match got {
+            (None, None) => match got {
                 OperationResult::Leased { epoch, .. }
                     if self.epochs.get(&key).is_none_or(|old| epoch > old) =>
                 {
@@ -247,11 +259,11 @@ impl Model {
         let expires_ms = at.now + ttl_ms;
         self.epochs.insert(key, epoch);
         self.leases.insert(key, Lease { client, epoch, expires_ms, released: false });
-        let next = self.offsets.ahead.get(&key).or_else(|| self.offsets.told.get(&key));
+        let next = self.offsets.appended(&key);
         let want = OperationResult::Leased {
             epoch,
             expires_at: Timestamp::from_ms(expires_ms),
-            next_offset: next.copied().map(QueueOffset),
+            next_offset: next.map(QueueOffset),
         };
         same("the answer to a lease", got, &want)
     }

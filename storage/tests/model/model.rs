@@ -113,6 +113,13 @@ pub struct Offsets {
     pub changed: BTreeSet<u8>,
 }
 
+impl Offsets {
+    /// Where a group stands at the end of the log.
+    pub fn appended(&self, key: &Consumed) -> Option<u64> {
+        self.ahead.get(key).or_else(|| self.told.get(key)).copied()
+    }
+}
+
 /// Who may move an offset with a decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lease {

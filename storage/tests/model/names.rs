@@ -9,7 +9,7 @@ use mezzo_storage::{
     ParkReason, Source, Store, TopicConfig, TransactionOffsets, Visibility, key_hash,
 };
 
-use super::decisions::{EndOp, Target};
+use super::decisions::{EndOp, Moved, Target};
 use super::model::Consumed;
 use super::policies::{GROUP_POLICIES, WISHES};
 use super::rules::Op;
@@ -84,9 +84,10 @@ impl Run {
             Step::Park { of } => Op::Park(*self.origins.get(of)?),
             Step::Resume { of } => Op::Resume(*self.origins.get(of)?),
             Step::Tick => Op::Tick,
-            Step::Lease { consumer, place, client, ttl_ms } => {
+            Step::Lease { consumer, place, client, ttl_ms, renew } => {
                 let key = (*consumer, place.topic, place.queue);
-                Op::Lease { key, client: *client, ttl_ms: u64::from(*ttl_ms) }
+                let renews = renew.then(|| self.epoch(key, *client));
+                Op::Lease { key, client: *client, ttl_ms: u64::from(*ttl_ms), renews }
             }
             Step::Release { consumer, place, client } => {
                 let key = (*consumer, place.topic, place.queue);
@@ -106,9 +107,11 @@ impl Run {
         self.epochs.get(&(key, client)).copied().unwrap_or(0)
     }
 
-    fn resolve_moves(&self, moves: Moves) -> (Consumed, u64, u64) {
+    fn resolve_moves(&self, moves: Moves) -> Moved {
         let key = (moves.consumer, moves.place.topic, moves.place.queue);
-        (key, u64::from(moves.offset), self.epoch(key, moves.client))
+        let stands = self.model.offsets.appended(&key);
+        let from = if moves.stale { Some(stands.map_or(0, |at| at + 1)) } else { stands };
+        Moved { key, from, offset: u64::from(moves.offset), epoch: self.epoch(key, moves.client) }
     }
 
     fn resolve_end(&self, end: &End) -> Option<EndOp> {
@@ -202,12 +205,13 @@ impl Run {
                 Operation::PutTopic(TopicConfig::new(topic(*of), u32::from(*queues)))
             }
             Op::DeleteTopic(of) => Operation::DeleteTopic(topic(*of)),
-            Op::Lease { key, client, ttl_ms } => Operation::Lease(LeaseRequest {
+            Op::Lease { key, client, ttl_ms, renews } => Operation::Lease(LeaseRequest {
                 group: consumer_name(key.0),
                 topic: topic(key.1),
                 queue: QueueId(key.2.into()),
                 client: client_name(*client),
                 ttl_ms: *ttl_ms,
+                renews: *renews,
             }),
             Op::Release { key, epoch } => Operation::ReleaseLease {
                 group: consumer_name(key.0),
@@ -237,9 +241,10 @@ fn ending(end: &EndOp) -> EndTransaction {
         }
     };
     let outcome = if end.commit { Outcome::Committed } else { Outcome::RolledBack };
-    let offsets = end.moves.map(|(key, offset, epoch)| {
-        let (of, queue, offset) = (topic(key.1), QueueId(key.2.into()), QueueOffset(offset));
-        let entries = vec![OffsetMove { topic: of, queue, offset, epoch }];
+    let offsets = end.moves.map(|Moved { key, from, offset, epoch }| {
+        let (of, queue) = (topic(key.1), QueueId(key.2.into()));
+        let (from, offset) = (from.map(QueueOffset), QueueOffset(offset));
+        let entries = vec![OffsetMove { topic: of, queue, from, offset, epoch }];
         TransactionOffsets { group: consumer_name(key.0), entries }
     });
     EndTransaction {

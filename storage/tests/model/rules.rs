@@ -23,7 +23,7 @@ pub enum Op {
     DeletePolicy(u8),
     PutTopic { topic: u8, queues: u8 },
     DeleteTopic(u8),
-    Lease { key: Consumed, client: u8, ttl_ms: u64 },
+    Lease { key: Consumed, client: u8, ttl_ms: u64, renews: Option<u64> },
     Release { key: Consumed, epoch: u64 },
     DeleteConsumer(u8),
 }
@@ -121,7 +121,9 @@ impl Model {
             }
             Op::PutTopic { topic, queues } => self.put_topic(*topic, *queues),
             Op::DeleteTopic(topic) => self.delete_topic(*topic),
-            Op::Lease { key, client, ttl_ms } => return self.lease(*key, *client, *ttl_ms, got, at),
+            Op::Lease { key, client, ttl_ms, renews } => {
+                return self.lease(*key, (*client, *ttl_ms, *renews), got, at);
+            }
             Op::Release { key, epoch } => match self.leases.get_mut(key).filter(|l| l.epoch == *epoch) {
                 Some(lease) => {
                     lease.released = true;

@@ -192,6 +192,7 @@ impl Script {
             place: self.place(),
             offset: self.random.below(1000) as u32,
             client: self.random.below(u64::from(CLIENTS)) as u8,
+            stale: self.random.one_in(4),
         }
     }
 
@@ -204,7 +205,7 @@ impl Script {
     }
 
     fn step(&mut self) -> Step {
-        let Moves { consumer, place, offset, client } = self.moves();
+        let Moves { consumer, place, offset, client, stale } = self.moves();
         match self.random.below(400) {
             0..=229 => self.record(),
             230..=249 => {
@@ -222,9 +223,13 @@ impl Script {
             285..=309 => Step::Wait { ms: self.random.of(&[1, 10, 40, 500, 1500, 6000]) },
             310..=321 => Step::Report { consumer, place, offset },
             322..=325 => Step::FlushOffsets,
-            326..=333 => {
-                Step::Lease { consumer, place, client, ttl_ms: self.random.of(&[100, 5000, 60_000]) }
-            }
+            326..=333 => Step::Lease {
+                consumer,
+                place,
+                client,
+                ttl_ms: self.random.of(&[100, 5000, 60_000]),
+                renew: stale || offset % 4 == 0,
+            },
             334..=335 => Step::Release { consumer, place, client },
             336 => match self.random.below(4) {
                 0 => Step::DeleteConsumer { consumer },

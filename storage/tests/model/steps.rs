@@ -89,6 +89,8 @@ pub struct Moves {
     pub place: Place,
     pub offset: u32,
     pub client: u8,
+    /// It consumed from where the group stood once.
+    pub stale: bool,
 }
 
 /// An END.
@@ -195,6 +197,7 @@ pub enum Step {
         place: Place,
         client: u8,
         ttl_ms: u32,
+        renew: bool,
     },
     Release {
         consumer: u8,
