@@ -26,6 +26,7 @@ pub fn kind_of(result: &OperationResult) -> &'static str {
         OperationResult::NothingToDecide => "nothing to decide",
         OperationResult::Leased { .. } => "leased",
         OperationResult::Done => "done",
+        OperationResult::Repeats { .. } => "a send that repeats another",
         OperationResult::Refused(refusal) => match refusal {
             Refusal::WrongGroup => "wrong group",
             Refusal::WrongTableOffset => "wrong table offset",
