@@ -7,6 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mezzo_protocol::time::{Clock, Timestamp};
 
 /// The time of the operating system.
+///
+/// ```
+/// use mezzo_client::{Clock, SystemClock, Timestamp};
+///
+/// assert!(SystemClock.now() > Timestamp::from_ms(1_700_000_000_000));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

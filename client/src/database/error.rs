@@ -7,6 +7,19 @@ use crate::error::Error;
 use crate::producer::LocalError;
 
 /// Why a database did not do its part.
+///
+/// ```
+/// use mezzo_client::database::DatabaseError;
+///
+/// fn advice(error: &DatabaseError) -> &'static str {
+///     match error {
+///         DatabaseError::NotPrepared => "call prepare_schema when the service starts",
+///         DatabaseError::Fenced => "nothing has run; begin again with a new message",
+///         _ => "see the log",
+///     }
+/// }
+/// assert_eq!(advice(&DatabaseError::NotPrepared), "call prepare_schema when the service starts");
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
@@ -79,6 +92,13 @@ impl From<sqlx::Error> for DatabaseError {
 
 /// Why a message was not processed. Let it be delivered again, whatever it is: if the local transaction was committed all
 /// the same, the next delivery finds that out.
+///
+/// ```
+/// use mezzo_client::database::{DatabaseError, ProcessError};
+///
+/// let error = ProcessError::from(DatabaseError::NotPrepared);
+/// assert!(error.to_string().contains("prepare_schema"));
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessError {

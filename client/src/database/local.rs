@@ -11,6 +11,23 @@ use super::dialect::Dialect;
 /// executed on, and `tx` itself can be given to functions that take a connection (`&mut sqlx::SqliteConnection`).
 ///
 /// It cannot be committed or rolled back: that is done by whoever made it.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # mod example {
+/// use mezzo_client::LocalError;
+/// use mezzo_client::database::{LocalTransaction, sqlx};
+///
+/// /// What the closures of `transaction` and `process_once` call.
+/// pub async fn sell(tx: &mut LocalTransaction<sqlx::Sqlite>, article: &str) -> Result<(), LocalError> {
+///     sqlx::query("UPDATE stock SET pieces = pieces - 1 WHERE article = ?")
+///         .bind(article)
+///         .execute(&mut **tx)
+///         .await?;
+///     Ok(())
+/// }
+/// # }
+/// ```
 pub struct LocalTransaction<DB: Dialect> {
     // A type without a lifetime: futures that hold an sqlx transaction's could not be shown to be `Send` in closures.
     transaction: Transaction<'static, DB>,

@@ -11,6 +11,18 @@ use crate::message::ReceivedMessage;
 use crate::producer::LocalError;
 
 /// What became of a delivery.
+///
+/// ```
+/// use mezzo_client::Verdict;
+/// use mezzo_client::database::{ProcessError, Processed};
+///
+/// let first = Processed::Done(3);
+/// assert!(first.is_first() && !Processed::<i32>::AlreadyDone.is_first());
+/// // both are the end of the message
+/// for processed in [first, Processed::AlreadyDone] {
+///     assert_eq!(Verdict::from(Ok::<_, ProcessError>(processed)), Verdict::Done);
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a repeat has run nothing"]
 pub enum Processed<T> {
