@@ -138,7 +138,7 @@ async fn a_drop_behind_a_local_transaction_is_left_to_the_handler() {
     let asked = Asked::answering(LocalOutcome::Commit);
     let producer = producer(&connect(&broker).await, &asked).await;
     let mut tx = producer.begin().await.unwrap();
-    let id = tx.begin_local();
+    let id = tx.begin_local().unwrap();
     tx.send_all([message("orders", "order"), message("bills", "bill")]).await.unwrap();
     drop(tx);
     wait::until("the handler's commit is visible", || {
@@ -221,6 +221,8 @@ async fn a_transaction_without_messages_is_legal_and_one_too_large_is_refused() 
     let many = (0..1_001).map(|n| message("orders", n.to_string()));
     let error = tx.send_all(many).await.unwrap_err();
     assert!(matches!(error, ManyError::Full), "{error}");
+    let local = tx.begin_local();
+    assert!(matches!(local, Err(ManyError::FailedBefore)), "nothing may commit for it any more: {local:?}");
     let outcome = tx.commit().await;
     assert!(
         matches!(&outcome, TransactionOutcome::RolledBack(_, RolledBackBecause::SendFailed)),

@@ -163,7 +163,7 @@ impl TransactionProducer {
         let messages = messages.map_err(crate::SendError::from)?;
         // An error drops the transaction, which rolls it back: the local one has not begun.
         tx.send_all(messages).await.map_err(|error| TransactionError::Join(Box::new(error)))?;
-        let id = tx.begin_local();
+        let id = tx.begin_local().map_err(|error| TransactionError::Join(Box::new(error)))?;
         let local = match Key::of_sending(self.group(), &id) {
             Ok(key) => run(db, &key, work).await,
             Err(error) => Local::Open(error.into()),

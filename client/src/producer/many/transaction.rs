@@ -99,10 +99,17 @@ impl Transaction {
     }
 
     /// Says that a local transaction follows that records this transaction's outcome under the id that is returned, so
-    /// that a check-back finds it. From here on a drop does not roll back.
-    pub fn begin_local(&mut self) -> Arc<str> {
+    /// that a check-back finds it. From here on a drop does not roll back. Call it behind the last send: a local
+    /// transaction must not commit for messages that are not stored.
+    ///
+    /// # Errors
+    /// [`ManyError::FailedBefore`]: a send has failed, so that this transaction can only be rolled back.
+    pub fn begin_local(&mut self) -> Result<Arc<str>, ManyError> {
+        if self.state != State::Open {
+            return Err(ManyError::FailedBefore);
+        }
         self.has_local_part = true;
-        Arc::clone(&self.name.id)
+        Ok(Arc::clone(&self.name.id))
     }
 
     /// Stores `message` as a part of the transaction. It goes to a queue of its own choice as with
