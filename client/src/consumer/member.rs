@@ -198,12 +198,13 @@ impl GroupMember {
         let mut holdings = self.lock();
         holdings.current.get(queue).filter(|current| fits(current))?;
         let held = holdings.current.remove(queue)?;
-        holdings.leaving.push(Arc::clone(&held));
-        drop(holdings);
+        // Before anybody can see that the queue is gone: what a held pull brings from then on is the next member's.
         if !self.ordered {
             held.freeze();
         }
         held.dropped.cancel();
+        holdings.leaving.push(Arc::clone(&held));
+        drop(holdings);
         self.recall(&held);
         Some(held)
     }

@@ -31,6 +31,7 @@ const DAMAGED_PULLS: u32 = 4;
 pub(super) async fn run(member: Arc<GroupMember>, held: Arc<HeldQueue>) {
     let dropped = held.dropped.clone();
     tokio::select! {
+        biased;
         () = dropped.cancelled() => {}
         () = pull_all(&member, &held) => {}
     }
