@@ -10,6 +10,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     thread::JoinHandle,
 };
@@ -25,7 +26,7 @@ use crate::{
     frontend::remoting::{reactor, turn::Role},
     metrics::Metrics,
     service::{
-        self, Services,
+        self, DiskThreads, Services,
         append::Appender,
         client_registry::ClientRegistry,
         delay::DelayedDelivery,
@@ -43,8 +44,12 @@ use crate::{
 mod address;
 mod open_files;
 mod options;
+mod stepped;
 
 pub use address::AddressError;
+pub use stepped::{SteppedBroker, Surroundings};
+
+pub use crate::frontend::remoting::transport::Transport;
 
 /// Most reactor threads, whatever the settings or the machine say.
 const REACTORS_MAX: usize = 256;
@@ -196,7 +201,9 @@ impl Broker {
         let observer = Arc::<StoreEvents>::clone(&events);
         let (store, recovery) = Store::open(Arc::new(RealFileSystem), options, clock.now(), observer)?;
         let fenced = events.fenced();
-        let services = Arc::new(services(&config, &store, events, &clock, advertised, long_polls));
+        let services =
+            services(&config, &store, events, &clock, advertised, long_polls, DiskThreads::OfRuntime);
+        let services = Arc::new(services);
 
         let (stopper, stop) = stop::pair();
         let background = store.run_background(Arc::clone(&clock))?;
@@ -381,6 +388,7 @@ fn services(
     clock: &Arc<dyn Clock>,
     advertised: SocketAddr,
     long_polls: Arc<LongPolls>,
+    disk_threads: DiskThreads,
 ) -> Services {
     let appender = Appender::new(Arc::clone(store), events);
     Services {
@@ -398,8 +406,23 @@ fn services(
         delay: DelayedDelivery::default(),
         senders: Arc::default(),
         metrics: Arc::new(Metrics::default()),
+        disk_threads,
         appender,
     }
+}
+
+/// A part of the broker that works without being asked.
+pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What moves with time: memberships, held pulls, check-backs, delays, offsets. Each ends with the stop signal.
+fn drivers(services: &Arc<Services>, stop: &Stop) -> [Driver; 5] {
+    [
+        Box::pin(service::client_registry::drive(Arc::clone(services), stop.clone())),
+        Box::pin(service::long_poll::drive(Arc::clone(services), stop.clone())),
+        Box::pin(service::transaction::drive(Arc::clone(services), stop.clone())),
+        Box::pin(service::delay::drive(Arc::clone(services), stop.clone())),
+        Box::pin(service::offset::drive(Arc::clone(services), stop.clone())),
+    ]
 }
 
 /// Starts the reactors and the thread of acceptors and drivers.
@@ -436,11 +459,9 @@ fn threads(
                     }
                 }
             }
-            tasks.spawn(service::client_registry::drive(Arc::clone(&services), stop.clone()));
-            tasks.spawn(service::long_poll::drive(Arc::clone(&services), stop.clone()));
-            tasks.spawn(service::transaction::drive(Arc::clone(&services), stop.clone()));
-            tasks.spawn(service::delay::drive(Arc::clone(&services), stop.clone()));
-            tasks.spawn(service::offset::drive(services, stop));
+            for driver in drivers(&services, &stop) {
+                tasks.spawn(driver);
+            }
             while let Some(ended) = tasks.join_next().await {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a driver of the broker failed");

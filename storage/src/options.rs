@@ -2,6 +2,7 @@
 //! layout rules (segment size against frame size) are checked again where the log is created.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use mezzo_protocol::check_policy::CheckPolicy;
 
@@ -38,6 +39,10 @@ pub struct StoreOptions {
     pub dedup_window_ms: u64,
     /// When an undecided transaction is asked about.
     pub check: CheckPolicy,
+    /// A sync that took longer is left to the syncer thread from then on, since it would hold up whoever appended. Zero:
+    /// appends never sync; the largest duration: what the disk takes does not matter, which a simulation needs to repeat
+    /// itself.
+    pub inline_sync_max: Duration,
     /// The log's secret. `None` draws one at random when the folder is created; tests fix it to replay a seed.
     pub nonce: Option<[u8; 16]>,
 }
@@ -61,6 +66,7 @@ impl StoreOptions {
             dedup_table_bytes: 64 << 20,
             dedup_window_ms: 15 * 60_000,
             check: CheckPolicy::default(),
+            inline_sync_max: Duration::from_millis(2),
             nonce: None,
         }
     }

@@ -58,6 +58,7 @@ impl Alarm {
             let nap = Duration::from_millis(wait_ms).min(NAP_MAX);
             if !nap.is_zero() {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(nap) => {}
                     // an earlier time was announced: look again
                     () = self.bell.notified() => continue,

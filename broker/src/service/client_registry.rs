@@ -2,7 +2,7 @@
 //! Members are told when their group changes; every change happens under one lock, every notice outside of it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -55,15 +55,15 @@ pub(crate) struct ClientRegistry {
 struct State {
     channels: HashMap<ChannelId, Registration>,
     producers: HashMap<GroupName, BTreeSet<ChannelId>>,
-    consumers: HashMap<GroupName, Membership<ChannelId>>,
+    consumers: BTreeMap<GroupName, Membership<ChannelId>>,
     /// Producer groups with a connection that is new since they were last taken. At most one entry per group.
-    joined: HashSet<GroupName>,
+    joined: BTreeSet<GroupName>,
 }
 
 struct Registration {
     channel: Arc<dyn ClientChannel>,
-    producer_groups: HashSet<GroupName>,
-    consumer_groups: HashSet<GroupName>,
+    producer_groups: BTreeSet<GroupName>,
+    consumer_groups: BTreeSet<GroupName>,
 }
 
 /// Members to be told, once the lock is released.
@@ -117,9 +117,9 @@ impl ClientRegistry {
             .collect()
     }
 
-    /// Producer groups with a new connection since the last call, in no order.
+    /// Producer groups with a new connection since the last call, in order of name.
     pub(crate) fn take_joined(&self) -> Vec<GroupName> {
-        self.state().joined.drain().collect()
+        std::mem::take(&mut self.state().joined).into_iter().collect()
     }
 
     /// A heartbeat for one consumer group; tells the members if the group changed by it.
@@ -257,8 +257,8 @@ impl State {
         }
         Ok(self.channels.entry(channel.id()).or_insert_with(|| Registration {
             channel: Arc::clone(channel),
-            producer_groups: HashSet::new(),
-            consumer_groups: HashSet::new(),
+            producer_groups: BTreeSet::new(),
+            consumer_groups: BTreeSet::new(),
         }))
     }
 
@@ -320,6 +320,7 @@ pub(crate) async fn drive(services: Arc<Services>, mut stop: Stop) {
     let mut tick = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
         tokio::select! {
+            biased;
             () = stop.stopped() => return,
             _ = tick.tick() => {
                 let now = services.now();

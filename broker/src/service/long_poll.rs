@@ -329,8 +329,10 @@ fn answer_from_disk(
     connection: ChannelId,
     waiter: Box<dyn PullWaiter>,
 ) {
-    let services = Arc::clone(services);
-    tokio::task::spawn_blocking(move || {
+    let reading = Arc::clone(services);
+    // it answers by itself; nobody waits for its end
+    drop(services.on_disk_thread(move || {
+        let services = reading;
         let attempt = pull::pull(&services.store, services.advertised, &pull, Reach::Disk);
         let pulled = attempt.map(|attempt| match attempt {
             Attempt::Done(pulled) => pulled,
@@ -339,7 +341,7 @@ fn answer_from_disk(
         });
         waiter.answer(pulled);
         services.long_polls.disk_read_done(connection);
-    });
+    }));
 }
 
 /// The answer "nothing here yet".

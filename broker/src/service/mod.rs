@@ -7,6 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mezzo_protocol::time::{Clock, Timestamp};
 use mezzo_storage::Store;
+use tokio::task::JoinHandle;
 
 use crate::{config::Config, metrics::Metrics};
 
@@ -62,11 +63,33 @@ pub(crate) struct Services {
     pub(crate) senders: Arc<dedup::Senders>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
+    /// Where work runs that may wait for the disk.
+    pub(crate) disk_threads: DiskThreads,
+}
+
+/// Where work runs that may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiskThreads {
+    /// On threads of the runtime that may block; each runtime bounds their number.
+    OfRuntime,
+    /// On the thread of its caller, as one more task: a simulation has one thread, and a disk that never makes it wait.
+    None,
 }
 
 impl Services {
     /// The clock's time now.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Runs `work` where it may wait for the disk.
+    pub(crate) fn on_disk_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        match self.disk_threads {
+            DiskThreads::OfRuntime => tokio::task::spawn_blocking(work),
+            DiskThreads::None => tokio::spawn(async move { work() }),
+        }
     }
 }

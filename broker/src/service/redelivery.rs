@@ -93,7 +93,8 @@ pub(crate) async fn send_back(
         .ok_or_else(|| SendBackError::GroupNotExist(request.group.clone()))?;
     let position = request.position;
     let reading = Arc::clone(services);
-    let read = tokio::task::spawn_blocking(move || reading.store.read_by_position(position))
+    let read = services
+        .on_disk_thread(move || reading.store.read_by_position(position))
         .await
         .map_err(|_| SendBackError::Stopping)?;
     let stored = read.map_err(|source| SendBackError::NotFound { position, source })?.message;

@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -61,7 +61,7 @@ pub(crate) struct TransactionService {
 struct State {
     machine: CheckBack<ChannelId>,
     /// The members that the machine knows.
-    channels: HashMap<ChannelId, Arc<dyn ClientChannel>>,
+    channels: BTreeMap<ChannelId, Arc<dyn ClientChannel>>,
     /// Addresses of those who answered or left since the effects were last carried out.
     addresses: HashMap<ChannelId, SocketAddr>,
 }
@@ -101,7 +101,7 @@ impl TransactionService {
         // the rate's bucket fills by the time since this, at most to its brim
         let machine = CheckBack::new(bounds, Timestamp::from_ms(0));
         Self {
-            state: Mutex::new(State { machine, channels: HashMap::new(), addresses: HashMap::new() }),
+            state: Mutex::new(State { machine, channels: BTreeMap::new(), addresses: HashMap::new() }),
             alarm: Alarm::default(),
             timeout_ms: ms(config.transaction.timeout),
             numbers: AtomicU32::new(0),
@@ -146,7 +146,7 @@ pub(crate) async fn drive(services: Arc<Services>, mut stop: Stop) {
     loop {
         let looking = Arc::clone(&services);
         // half messages may have to be read from the disk
-        let looked = tokio::task::spawn_blocking(move || look(&looking, looking.now())).await;
+        let looked = services.on_disk_thread(move || look(&looking, looking.now())).await;
         let next = match looked {
             Ok(Ok(next)) => next,
             Ok(Err(StorageError::Fenced { .. })) => return,

@@ -75,7 +75,7 @@ pub(crate) async fn list(
     let (reading, now) = (Arc::clone(services), services.now());
     // there may be millions of them to look at
     let found =
-        tokio::task::spawn_blocking(move || reading.store.open_transactions_page(&filter, now, after, max));
+        services.on_disk_thread(move || reading.store.open_transactions_page(&filter, now, after, max));
     let found = found.await.map_err(|_| AdminError::Stopping)?;
     durable(services).await?;
     Ok(found)
@@ -90,7 +90,7 @@ pub(crate) async fn show(
     origin: PhysicalOffset,
 ) -> Result<(TransactionRecord, Timeline), AdminError> {
     let reading = Arc::clone(services);
-    let found = tokio::task::spawn_blocking(move || {
+    let found = services.on_disk_thread(move || {
         let record = reading.store.transaction_record(origin)?;
         // decided in between: the timeline says more than the record, never less
         Ok::<_, StorageError>(record.zip(reading.store.timeline(origin)?))

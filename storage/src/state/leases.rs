@@ -1,7 +1,7 @@
 //! Leases: who may move a queue's offset inside a decision. A lease ends by itself, in leader time, but stays its last
 //! holder's until somebody else takes it; every other holder has a higher epoch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use mezzo_protocol::ids::{GroupName, QueueId, TopicName};
 use mezzo_protocol::time::Timestamp;
@@ -30,7 +30,7 @@ impl Lease {
 /// Leases of all groups.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    by_group: HashMap<GroupName, BTreeMap<(TopicName, QueueId), Lease>>,
+    by_group: BTreeMap<GroupName, BTreeMap<(TopicName, QueueId), Lease>>,
     len: usize,
 }
 

@@ -56,7 +56,7 @@ pub(crate) type Groups = BTreeMap<GroupName, Arc<GroupConfig>>;
 /// State folded from every record appended so far.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    pub(crate) topics: HashMap<TopicName, Arc<Topic>>,
+    pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
     pub(crate) registry: QueueRegistry,
     pub(crate) groups: Groups,
     pub(crate) offsets: Arc<ConsumerOffsets>,
@@ -78,7 +78,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(segment_bytes: u64, policy: CheckPolicy, history: Option<Arc<History>>) -> Self {
         Self {
-            topics: HashMap::new(),
+            topics: BTreeMap::new(),
             registry: QueueRegistry::default(),
             groups: Groups::default(),
             offsets: Arc::default(),

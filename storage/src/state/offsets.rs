@@ -1,7 +1,7 @@
 //! Consumer offsets. Clients report them often and lose little when the last second is missing, so a report only
 //! changes memory; once a second each changed group is logged as one record.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
@@ -13,7 +13,8 @@ pub(crate) type GroupOffsets = BTreeMap<(TopicName, QueueId), QueueOffset>;
 #[derive(Debug, Default)]
 pub(crate) struct ConsumerOffsets {
     groups: RwLock<HashMap<GroupName, Mutex<GroupOffsets>>>,
-    changed: Mutex<HashSet<GroupName>>,
+    /// In order of name, so that the same reports make the same records.
+    changed: Mutex<BTreeSet<GroupName>>,
     /// What decisions beyond the limit have moved; the limit has not passed them, so nobody is told.
     decided: Mutex<HashMap<(GroupName, TopicName, QueueId), Decided>>,
 }
@@ -166,11 +167,11 @@ impl ConsumerOffsets {
         groups.get(group).map(copy).unwrap_or_default()
     }
 
-    /// All groups and their offsets, with what decisions have moved, whether it is told yet or not.
+    /// All groups and their offsets, in order of name, with what decisions have moved, whether it is told yet or not.
     pub(crate) fn all(&self) -> Vec<(GroupName, GroupOffsets)> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         let copy = |m: &Mutex<GroupOffsets>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut all: HashMap<GroupName, GroupOffsets> =
+        let mut all: BTreeMap<GroupName, GroupOffsets> =
             groups.iter().map(|(name, offsets)| (name.clone(), copy(offsets))).collect();
         drop(groups);
         for ((group, topic, queue), moved) in

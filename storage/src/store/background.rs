@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use mezzo_protocol::time::Clock;
+use mezzo_protocol::time::{Clock, Timestamp};
 
 use super::{Store, lock};
 use crate::error::StorageError;
@@ -45,6 +45,11 @@ impl Signal {
             .wait_timeout_while(raised, timeout, |raised| !*raised)
             .unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *raised)
+    }
+
+    /// Lowers it; whether it was raised.
+    fn take(&self) -> bool {
+        std::mem::take(&mut *lock(&self.raised))
     }
 }
 
@@ -88,12 +93,39 @@ impl Store {
 }
 
 impl Store {
-    /// One step of preparing segments ahead; false when there is nothing to do. For those who run no threads.
+    /// What the syncer does each time that it wakes: syncs if somebody asked for it, or if an append that nobody waits
+    /// for was left behind; at acknowledgement `memory` always. For those who run no threads.
     ///
     /// # Errors
-    /// A failed write or sync has fenced the log.
+    /// A failed sync has fenced the log; the observer has been told.
+    pub fn sync_step(&self) -> Result<(), StorageError> {
+        self.sync_if(self.sync_requested.take())
+    }
+
+    fn sync_if(&self, requested: bool) -> Result<(), StorageError> {
+        let memory = self.options.ack == AckLevel::Memory;
+        // also when nobody asked: an append that nobody waits for is not left behind either
+        let behind = requested || memory || self.limit().0 < self.appended.load(Ordering::Acquire);
+        if behind { self.sync() } else { Ok(()) }
+    }
+
+    /// One step of preparing segments ahead; false when there is nothing to do, or no room. For those who run no
+    /// threads.
+    ///
+    /// # Errors
+    /// A failed write or sync has fenced the log; the observer has been told.
     pub fn prepare_step(&self) -> Result<bool, StorageError> {
-        Ok(self.log.prepare_segments()? == PrepareStep::Worked)
+        let step = self.log.prepare_segments().inspect_err(|_| self.report_if_fenced())?;
+        Ok(step == PrepareStep::Worked)
+    }
+
+    /// What the keeper does each time that it wakes: [`Store::keep`], and the observer is told if it fenced the log. For
+    /// those who run no threads.
+    ///
+    /// # Errors
+    /// As [`Store::keep`].
+    pub fn keep_step(&self, now: Timestamp) -> Result<(), StorageError> {
+        self.keep(now).inspect_err(|_| self.report_if_fenced())
     }
 }
 
@@ -135,9 +167,7 @@ fn sync_loop(store: &Store, stopping: &Stopping) {
         if memory { Duration::from_millis(store.options.flush_interval_ms.max(1)) } else { LOOK_AROUND };
     while !stopping.now() {
         let requested = store.sync_requested.wait(patience);
-        // also when nobody asked: an append that nobody waits for is not left behind either
-        let behind = requested || memory || store.limit().0 < store.appended.load(Ordering::Acquire);
-        if behind && store.sync().is_err() {
+        if store.sync_if(requested).is_err() {
             // the observer has been told; nothing will be synced any more
             return;
         }
@@ -171,8 +201,7 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
 
 fn keep_loop(store: &Store, stopping: &Stopping, clock: &dyn Clock) {
     while !stopping.now() {
-        if let Err(e) = store.keep(clock.now()) {
-            store.report_if_fenced();
+        if let Err(e) = store.keep_step(clock.now()) {
             if store.is_fenced() {
                 return;
             }

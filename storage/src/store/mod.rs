@@ -203,10 +203,12 @@ impl Store {
         self.view.topics.get(name).map(|t| Arc::clone(&t))
     }
 
-    /// All topics.
+    /// All topics, in order of name.
     #[must_use]
     pub fn topics(&self) -> Vec<Arc<Topic>> {
-        self.view.topics.iter().map(|t| Arc::clone(&t)).collect()
+        let mut topics: Vec<_> = self.view.topics.iter().map(|t| Arc::clone(&t)).collect();
+        topics.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        topics
     }
 
     /// A consumer group's configuration.
@@ -215,10 +217,12 @@ impl Store {
         self.view.groups.get(name).map(|g| Arc::clone(&g))
     }
 
-    /// All consumer groups.
+    /// All consumer groups, in order of name.
     #[must_use]
     pub fn groups(&self) -> Vec<Arc<GroupConfig>> {
-        self.view.groups.iter().map(|g| Arc::clone(&g)).collect()
+        let mut groups: Vec<_> = self.view.groups.iter().map(|g| Arc::clone(&g)).collect();
+        groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        groups
     }
 
     /// The next offset that a group will consume of a queue, if it ever reported one.

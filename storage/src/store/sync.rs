@@ -17,9 +17,6 @@ use crate::options::AckLevel;
 use crate::state::publish::Publication;
 use crate::state::topics::Queue;
 
-/// A sync slower than this is left to the syncer thread: it would hold up a reactor.
-const INLINE_SYNC_MAX: Duration = Duration::from_millis(2);
-
 /// What the last syncs were like.
 #[derive(Debug, Default)]
 pub(super) struct SyncState {
@@ -84,7 +81,8 @@ impl Store {
             Err(TryLockError::Poisoned(e)) => PoisonError::into_inner(e),
             Err(TryLockError::WouldBlock) => return false,
         };
-        if syncing.last > INLINE_SYNC_MAX {
+        let max = self.options.inline_sync_max;
+        if max.is_zero() || syncing.last > max {
             return false;
         }
         let Ok(published) = self.sync_holding(&mut syncing) else { return false };

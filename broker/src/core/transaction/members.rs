@@ -2,7 +2,7 @@
 //! members take turns; one that has too many open asks, or does not read what it is sent, is passed over.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
 };
 
@@ -30,14 +30,14 @@ struct Group<C> {
 #[derive(Debug)]
 pub(crate) struct Members<C> {
     unanswered_max: usize,
-    members: HashMap<C, Member>,
+    members: BTreeMap<C, Member>,
     groups: HashMap<GroupName, Group<C>>,
 }
 
 impl<C: Copy + Ord + Hash> Members<C> {
     /// Nobody yet; a connection gets at most `unanswered_max` asks that it has not answered.
     pub(crate) fn new(unanswered_max: usize) -> Self {
-        Self { unanswered_max, members: HashMap::new(), groups: HashMap::new() }
+        Self { unanswered_max, members: BTreeMap::new(), groups: HashMap::new() }
     }
 
     /// `connection` speaks for `group` from now on. False if it did already.
@@ -140,7 +140,7 @@ impl<C: Copy + Ord + Hash> Members<C> {
         }
     }
 
-    /// Every connection with open asks, in no order.
+    /// Every connection with open asks, in order.
     pub(crate) fn asked(&self) -> impl Iterator<Item = C> {
         self.members
             .iter()

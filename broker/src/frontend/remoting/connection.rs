@@ -18,7 +18,6 @@ use mezzo_protocol::{
 use mezzo_storage::{Batch, FirstAnswer, SendKey};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::{Instant, Sleep},
 };
 
@@ -26,6 +25,7 @@ use super::{
     dispatch,
     outbound::{OutboundQueue, RemotingChannel},
     response, send_message,
+    transport::Transport,
     turn::{PendingReply, Request, Role, SendReply, Step, Turn},
 };
 use crate::service::{
@@ -65,17 +65,17 @@ enum Ended {
 }
 
 /// What a connection is made of.
-pub(crate) struct Connection {
+pub(crate) struct Connection<T> {
     pub(crate) role: Role,
     pub(crate) services: Arc<Services>,
     pub(crate) channel: Arc<RemotingChannel>,
     pub(crate) outbound: OutboundQueue,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: T,
     pub(crate) stop: Stop,
 }
 
 /// Serves a connection until either side closes it, the broker stops, or it breaks a bound.
-pub(crate) async fn serve(connection: Connection) {
+pub(crate) async fn serve<T: Transport>(connection: Connection<T>) {
     let channel = Arc::clone(&connection.channel);
     let services = Arc::clone(&connection.services);
     let departure = Departure { channel: Arc::clone(&channel), services: Arc::clone(&services) };
@@ -134,12 +134,12 @@ async fn create(
     Ok(())
 }
 
-struct Session {
+struct Session<T> {
     role: Role,
     services: Arc<Services>,
     channel: Arc<RemotingChannel>,
     outbound: OutboundQueue,
-    stream: TcpStream,
+    stream: T,
     stop: Stop,
     waiter: LimitWaiter,
     input: BytesMut,
@@ -169,8 +169,8 @@ enum Wake {
     IdleCheck,
 }
 
-impl Session {
-    fn new(connection: Connection) -> Self {
+impl<T: Transport> Session<T> {
+    fn new(connection: Connection<T>) -> Self {
         let Connection { role, services, channel, outbound, stream, stop } = connection;
         Self {
             waiter: services.appender.waiter(),
@@ -346,7 +346,7 @@ impl Session {
         // the runtime asks the system about its sockets before this task goes on
         tokio::task::yield_now().await;
         self.input.reserve(READ_BYTES_MIN);
-        match self.stream.try_read_buf(&mut self.input) {
+        match self.stream.try_read(&mut self.input) {
             Ok(read) => Ok(read == 0),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(true),

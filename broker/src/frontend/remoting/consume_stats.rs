@@ -33,7 +33,8 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         return Ok(Step::Done);
     };
     let (to, services) = (request.reply_to(), Arc::clone(turn.services));
-    tokio::task::spawn_blocking(move || {
+    // it answers by itself; nobody waits for its end
+    drop(turn.services.on_disk_thread(move || {
         let topics = match topic {
             Some(topic) => BTreeSet::from([topic]),
             None => topics_of(&services, &group.name),
@@ -43,7 +44,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         let body = encode_consume_stats(services.routes.broker_name(), &queues);
         // a connection that closed meanwhile wants no answer
         let _ = held.channel().push_reply(to, response::ok().with_body(body));
-    });
+    }));
     Ok(Step::Done)
 }
 

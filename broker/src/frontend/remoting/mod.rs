@@ -31,5 +31,6 @@ pub(crate) mod response;
 pub(crate) mod send_message;
 pub(crate) mod topic_admin;
 pub(crate) mod transaction_admin;
+pub(crate) mod transport;
 pub(crate) mod turn;
 pub(crate) mod view_message;

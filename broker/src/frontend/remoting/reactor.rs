@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     connection::{self, Connection},
     outbound::{self, OutboundBounds},
+    transport::Transport,
     turn::Role,
 };
 use crate::service::{Services, client_channel::ChannelId, stop::Stop};
@@ -113,6 +114,22 @@ fn open(services: &Arc<Services>, accepted: Accepted, stop: &Stop, connections: 
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%remote, %error, "the reactor could not take a connection"),
     };
+    let connection = connect(services, stream, remote, role, id, stop);
+    connections.spawn(async move {
+        connection::serve(connection).await;
+        drop(permit);
+    });
+}
+
+/// What serves a client on `stream`, within the bounds of the settings.
+pub(crate) fn connect<T: Transport>(
+    services: &Arc<Services>,
+    stream: T,
+    remote: SocketAddr,
+    role: Role,
+    id: ChannelId,
+    stop: &Stop,
+) -> Connection<T> {
     let limits = &services.config.limits;
     let bounds = OutboundBounds {
         frames: limits.outbound_frames,
@@ -121,12 +138,7 @@ fn open(services: &Arc<Services>, accepted: Accepted, stop: &Stop, connections: 
         groups: limits.groups_per_connection,
     };
     let (channel, outbound) = outbound::channel(id, remote, bounds, Arc::clone(&services.metrics));
-    let connection =
-        Connection { role, services: Arc::clone(services), channel, outbound, stream, stop: stop.clone() };
-    connections.spawn(async move {
-        connection::serve(connection).await;
-        drop(permit);
-    });
+    Connection { role, services: Arc::clone(services), channel, outbound, stream, stop: stop.clone() }
 }
 
 /// Accepts connections on one listener until the stop.

@@ -27,14 +27,15 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     };
     let (to, offset) = (request.reply_to(), header.offset);
     let services = Arc::clone(turn.services);
-    tokio::task::spawn_blocking(move || {
+    // it answers by itself; nobody waits for its end
+    drop(turn.services.on_disk_thread(move || {
         let reply = match PhysicalOffset::from_wire(offset) {
             Some(position) => view(&services, position),
             None => not_found(offset),
         };
         // a connection that closed meanwhile wants no answer
         let _ = held.channel().push_reply(to, reply);
-    });
+    }));
     Ok(Step::Done)
 }
 

@@ -88,8 +88,8 @@ async fn read(
     let found = if services.store.is_hot_at(position) {
         services.store.first_answer(position, key, rule)
     } else {
-        let services = Arc::clone(services);
-        let reading = tokio::task::spawn_blocking(move || services.store.first_answer(position, key, rule));
+        let reading = Arc::clone(services);
+        let reading = services.on_disk_thread(move || reading.store.first_answer(position, key, rule));
         match reading.await {
             Ok(found) => found,
             Err(error) => {

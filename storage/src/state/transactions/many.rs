@@ -120,8 +120,11 @@ impl ManyTable {
         Some(many)
     }
 
+    /// All of them, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &ManyMessages)> {
-        self.by_origin.iter().map(|(origin, many)| (*origin, many))
+        let mut all: Vec<_> = self.by_origin.iter().map(|(origin, many)| (*origin, many)).collect();
+        all.sort_unstable_by_key(|(origin, _)| *origin);
+        all.into_iter()
     }
 
     /// Remembers a decision by the transaction's id.
