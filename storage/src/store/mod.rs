@@ -21,6 +21,8 @@ mod dedup;
 mod open;
 mod operators;
 mod read;
+#[cfg(test)]
+mod replay;
 mod sync;
 mod timeline;
 mod transactions;
@@ -247,8 +249,9 @@ impl Store {
         if let Some(lease) = leases.get(group, topic, queue).filter(|lease| lease.is_live(now)) {
             return Err(OffsetLeased { client: lease.client.clone() });
         }
-        drop(leases);
+        // with the leases held: one that is given now may be followed by decisions, which this must not come after
         self.offsets.report(group, topic, queue, offset);
+        drop(leases);
         Ok(())
     }
 
