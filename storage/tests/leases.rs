@@ -27,10 +27,14 @@ struct Fixture {
 }
 
 fn open_on(disk: SimulatedDisk, now: u64) -> Fixture {
+    open_at(disk, now, AckLevel::Durable)
+}
+
+fn open_at(disk: SimulatedDisk, now: u64, ack: AckLevel) -> Fixture {
     let options = StoreOptions {
         segment_bytes: 1 << 20,
         frame_bytes_max: 128 << 10,
-        ack: AckLevel::Durable,
+        ack,
         nonce: Some([7; 16]),
         ..StoreOptions::new("/data")
     };
@@ -420,4 +424,49 @@ fn offsets_of_one_transaction_are_bounded() {
     let many = vec![(0, 4, epoch); TRANSACTION_OFFSETS_MAX + 1];
     assert_eq!(s.end(commit("tx", 1, Some(moving(&many)))), refused(Refusal::TooManyOffsets));
     s.decided(commit("tx", 1, Some(moving(&many[1..]))));
+}
+
+#[test]
+fn one_batch_gives_no_epoch_twice_though_the_group_is_deleted_in_between() {
+    let mut s = open();
+    let lease = |client: &str| {
+        Operation::Lease(LeaseRequest {
+            group: group(),
+            topic: topic(),
+            queue: QueueId(0),
+            client: client.to_owned(),
+            ttl_ms: TTL_MS,
+            renews: None,
+        })
+    };
+    let mut batch = Batch::default();
+    for operation in [lease("a"), Operation::DeleteGroup(group()), lease("b")] {
+        batch.push(operation);
+    }
+    s.append(&mut batch);
+    let epoch = |at: usize| match &batch.results()[at] {
+        OperationResult::Leased { epoch, .. } => *epoch,
+        other => panic!("{other:?}"),
+    };
+    let (a, b) = (epoch(0), epoch(2));
+    assert!(b > a);
+    assert_eq!(s.decided(commit("of-a", 0, Some(moving(&[(0, 7, a)])))).source, Source::Fenced);
+    assert_eq!(s.decided(commit("of-b", 0, Some(moving(&[(0, 7, b)])))).source, Source::Producer);
+}
+
+#[test]
+fn an_epoch_that_a_power_cut_took_back_is_nobodys_afterwards() {
+    let mut s = open_at(SimulatedDisk::new(), T0, AckLevel::Memory);
+    s.one(Operation::PutTopic(TopicConfig::new(topic(), 2)));
+    let (a, _) = s.lease("a", 0);
+    s.store.sync().unwrap();
+    s.now += 2 * TTL_MS;
+    let (b, _) = s.lease("b", 0);
+    // what the second client was told is lost, and a third one comes
+    let (disk, now) = (s.disk.crash(CrashMode::LoseUnsynced), s.now);
+    drop(s.store);
+    let mut s = open_at(disk, now, AckLevel::Memory);
+    let (c, _) = s.lease("c", 0);
+    assert!(a < b && b < c, "{a} {b} {c}");
+    assert_eq!(s.decided(commit("of-b", 0, Some(moving(&[(0, 7, b)])))).source, Source::Fenced);
 }

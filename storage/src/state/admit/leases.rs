@@ -35,15 +35,13 @@ impl Ledger {
                 let until = sink.clock.to_wall(held.expires_at);
                 return OperationResult::Refused(Refusal::LeaseHeld { until });
             }
-            // a new epoch for the same client, too: it may have been restarted, and what its life before has sent may
-            // still be on its way
-            (Some(held), None) => held.epoch + 1,
             (None, None) if self.leases.len() >= LEASES_MAX => {
                 return OperationResult::Refused(Refusal::TooManyLeases);
             }
-            // no number of an earlier life of this group or topic: those were positions before this one, plus a
-            // holder each, and every holder took more than one byte of log
-            (None, None) => sink.writer.position(),
+            // a new epoch for the same client, too: it may have been restarted, and what its life before has sent may
+            // still be on its way. It is where its record stands, which no epoch was before: not of an earlier life of
+            // this group or topic, and not one that a client was told of and a crash has taken back
+            (_, None) => sink.writer.next_position(),
         };
         let lease = Lease {
             client: client.clone(),
