@@ -145,19 +145,22 @@ impl ConsumerOffsets {
     }
 
     pub(crate) fn remove_group(&self, group: &str) {
-        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(group);
+        // what is decided first: or it could be published in between, and stay
         let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
         decided.retain(|(g, ..), _| g.as_str() != group);
+        drop(decided);
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(group);
     }
 
     pub(crate) fn remove_topic(&self, topic: &TopicName) {
+        // as above
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.retain(|(_, t, _), _| t != topic);
+        drop(decided);
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         for offsets in groups.values() {
             offsets.lock().unwrap_or_else(PoisonError::into_inner).retain(|(t, _), _| t != topic);
         }
-        drop(groups);
-        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        decided.retain(|(_, t, _), _| t != topic);
     }
 
     /// All offsets of one group.
@@ -181,5 +184,43 @@ impl ConsumerOffsets {
             offsets.insert((topic.clone(), *queue), moved.offset);
         }
         all.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use super::*;
+
+    #[test]
+    fn what_is_published_while_its_group_or_topic_is_deleted_does_not_stay() {
+        const ROUNDS: u64 = 3_000;
+        let (group, topic) = (GroupName::new("g").unwrap(), TopicName::new("t").unwrap());
+        let offsets = Arc::new(ConsumerOffsets::default());
+        let barrier = Arc::new(Barrier::new(2));
+        let publisher = {
+            let (offsets, barrier) = (Arc::clone(&offsets), Arc::clone(&barrier));
+            let (group, topic) = (group.clone(), topic.clone());
+            std::thread::spawn(move || {
+                for round in 0..ROUNDS {
+                    barrier.wait();
+                    offsets.publish(round, &group, &topic, QueueId(0), QueueOffset(7));
+                    barrier.wait();
+                }
+            })
+        };
+        for round in 0..ROUNDS {
+            offsets.decide(round, &group, &topic, QueueId(0), QueueOffset(7));
+            barrier.wait();
+            if round % 2 == 0 {
+                offsets.remove_group("g")
+            } else {
+                offsets.remove_topic(&topic)
+            }
+            barrier.wait();
+            assert_eq!(offsets.appended(&group, &topic, QueueId(0)), None, "round {round}");
+        }
+        publisher.join().unwrap();
     }
 }
