@@ -200,3 +200,20 @@ fn a_rolled_back_transaction_still_tells_its_message_and_is_not_listed() {
     assert_eq!((record.prepared_at, record.half.is_some()), (Some(NOW), true));
     assert!(store.transaction_record(PhysicalOffset(origin.0 + 1)).unwrap().is_none());
 }
+
+#[test]
+fn one_that_was_asked_twice_since_the_last_record_was_asked_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let origin = prepare(&store, 1)[0];
+    let mut batch = Batch::default();
+    batch.push(Operation::Asked(vec![ask(origin, 1), ask(origin, 2)]));
+    store.append(NOW, &mut batch).unwrap();
+    assert_eq!(store.transaction(origin).unwrap().asks, 2);
+    let events = store.timeline(origin).unwrap().unwrap().events;
+    let asks: Vec<u32> = events
+        .iter()
+        .filter_map(|event| if let Happened::Asked { asks, .. } = event.what { Some(asks) } else { None })
+        .collect();
+    assert_eq!(asks, [1, 2]);
+}

@@ -7,6 +7,7 @@ mod end;
 mod leases;
 mod many;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use mezzo_protocol::check_policy::CheckPolicy;
@@ -254,18 +255,22 @@ impl Ledger {
     }
 
     fn record_asks(&mut self, asks: &[CountedAsk], sink: &mut Sink<'_>) -> OperationResult {
-        let counted = |ask: &CountedAsk| {
-            let row = self.open.get(ask.origin.0)?;
-            Some(AskedCount {
+        let mut rows: Vec<AskedCount> = Vec::with_capacity(asks.len());
+        let mut newest: HashMap<u64, u32> = HashMap::new();
+        for ask in asks {
+            let Some(row) = self.open.get(ask.origin.0) else { continue };
+            // one that was asked twice since the last record counts twice
+            let count = newest.entry(row.origin).or_insert(row.asks);
+            *count = count.saturating_add(1);
+            rows.push(AskedCount {
                 origin: row.origin,
                 previous_event: row.last_event,
-                asks: row.asks.saturating_add(1),
+                asks: *count,
                 waited_ms: ask.waited_ms,
                 peer: ask.peer,
                 answer: ask.answer,
-            })
-        };
-        let rows: Vec<AskedCount> = asks.iter().filter_map(counted).collect();
+            });
+        }
         if rows.is_empty() {
             return OperationResult::Done;
         }
