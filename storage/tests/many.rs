@@ -428,3 +428,19 @@ fn end_by_id_decides_and_finds_what_was_decided() {
     );
     assert_eq!(s.end(by_id("tx", Outcome::RolledBack, None)), OperationResult::Conflict(decision));
 }
+
+#[test]
+fn an_id_that_another_message_had_as_its_key_is_free_also_after_a_restart_from_a_checkpoint() {
+    let mut s = open();
+    let mut batch = Batch::default();
+    s.encode(&mut batch, "t", "", "tx", None).unwrap();
+    let OperationResult::Prepared { origin, .. } = s.append(&mut batch) else { panic!("not prepared") };
+    s.decided(by_origin(origin.0, "tx", Outcome::Committed, None));
+    let many = s.first("t", "other", "a");
+    s.decided(by_origin(many, "other", Outcome::Committed, Some(1)));
+    s.store.checkpoint(false).unwrap();
+    let mut s = s.restart();
+    s.first("t", "tx", "a");
+    let decided = Refusal::Decided { origin: PhysicalOffset(many), outcome: Outcome::Committed };
+    assert_eq!(s.half("t", "other", 0, "a"), refused(decided), "this one is decided");
+}

@@ -238,6 +238,7 @@ mod tests {
             outcome: Outcome::Committed,
             source: Source::Operator,
             count: 5,
+            named: false,
         }
     }
 

@@ -10,6 +10,9 @@ use super::FormatError;
 use super::cursor::Cursor;
 use super::record::{Outcome, Source};
 
+/// Bit of the outcome's byte: the client gave the transaction an id.
+const NAMED: u8 = 0x80;
+
 /// Bytes of one row.
 pub const HISTORY_ROW_BYTES: usize = 48;
 
@@ -49,6 +52,8 @@ pub struct HistoryRow {
     pub source: Source,
     /// How many messages were decided.
     pub count: u16,
+    /// It is known by an id that its client gave it: a transaction of many messages, or one that moved offsets only.
+    pub named: bool,
 }
 
 impl HistoryRow {
@@ -62,7 +67,7 @@ impl HistoryRow {
         out[24..32].copy_from_slice(&self.first_queue_offset.unwrap_or(u64::MAX).to_le_bytes());
         out[32..40].copy_from_slice(&self.decision_position.to_le_bytes());
         out[40..44].copy_from_slice(&self.group_hash.to_le_bytes());
-        out[44] = self.outcome.as_u8();
+        out[44] = self.outcome.as_u8() | if self.named { NAMED } else { 0 };
         out[45] = self.source.as_u8();
         out[46..48].copy_from_slice(&self.count.to_le_bytes());
         out
@@ -71,16 +76,21 @@ impl HistoryRow {
     /// Reads one row; `bytes` must be exactly [`HISTORY_ROW_BYTES`] long.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut cursor = Cursor::new("history row", bytes);
+        let (origin, key_hash, decided_at_ms) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
+        let first_queue_offset = Some(cursor.u64()?).filter(|offset| *offset != u64::MAX);
+        let (decision_position, group_hash) = (cursor.u64()?, cursor.u32()?);
+        let outcome = cursor.u8()?;
         let row = Self {
-            origin: cursor.u64()?,
-            key_hash: cursor.u64()?,
-            decided_at_ms: cursor.u64()?,
-            first_queue_offset: Some(cursor.u64()?).filter(|offset| *offset != u64::MAX),
-            decision_position: cursor.u64()?,
-            group_hash: cursor.u32()?,
-            outcome: Outcome::from_u8(cursor.u8()?)?,
+            origin,
+            key_hash,
+            decided_at_ms,
+            first_queue_offset,
+            decision_position,
+            group_hash,
+            outcome: Outcome::from_u8(outcome & !NAMED)?,
             source: Source::from_u8(cursor.u8()?)?,
             count: cursor.u16()?,
+            named: outcome & NAMED != 0,
         };
         cursor.finish()?;
         Ok(row)
@@ -104,6 +114,7 @@ mod tests {
             outcome: Outcome::Committed,
             source: Source::Operator,
             count: 5,
+            named: false,
         }
     }
 
@@ -121,6 +132,9 @@ mod tests {
         golden.extend_from_slice(&[6, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 1, 3, 5, 0]);
         assert_eq!(row(9).to_bytes().as_slice(), golden);
         assert_eq!(HistoryRow::decode(&golden).unwrap(), row(9));
+        golden[44] = 0x81;
+        let named = HistoryRow { named: true, ..row(9) };
+        assert_eq!((named.to_bytes().as_slice(), HistoryRow::decode(&golden)), (&*golden, Ok(named)));
     }
 
     proptest! {

@@ -34,6 +34,7 @@ impl Ledger {
             outcome,
             source,
             count: 0,
+            named: true,
         };
         if let Some(history) = &self.history {
             history.record(at.position, row);

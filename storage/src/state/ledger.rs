@@ -371,6 +371,7 @@ impl Ledger {
             outcome,
             source,
             count: many.as_ref().map_or(1, ManyMessages::count),
+            named: many.is_some(),
         };
         if let Some(history) = &self.history {
             history.record(at.position, row);

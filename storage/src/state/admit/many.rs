@@ -25,9 +25,9 @@ impl Ledger {
         let symbol = self.open.groups().find(&half.group);
         let open = symbol.and_then(|symbol| self.many.find(symbol, &one.id));
         let Some(origin) = open else {
-            if let Some(row) = self.many.find_decided(&half.group, &one.id) {
-                let origin = PhysicalOffset(row.origin);
-                return OperationResult::Refused(Refusal::Decided { origin, outcome: row.outcome });
+            if let Some((origin, outcome)) = self.many.decided_lately(&half.group, &one.id) {
+                let origin = PhysicalOffset(origin);
+                return OperationResult::Refused(Refusal::Decided { origin, outcome });
             }
             if one.sequence > 0 {
                 return OperationResult::Refused(Refusal::NotOpen);

@@ -166,17 +166,17 @@ pub(crate) fn restore_checkpoint(
             history.record(segment, row);
         }
     }
-    // which of them have an id is not told: more are remembered than need be
-    let mut decided: Vec<HistoryRow> =
-        ledger.history.iter().flat_map(|h| h.recent_rows()).map(|(_, row)| row).collect();
-    decided.sort_by_key(|row| row.decided_at_ms);
+    // in the order of the log, as a fold would have met them
+    let rows = ledger.history.iter().flat_map(|h| h.recent_rows()).map(|(_, row)| row);
+    let decided: Vec<HistoryRow> = rows.filter(|row| row.named).collect();
     for row in decided {
         ledger.many.decided(row);
     }
     queues::restore(ledger, file.section(SectionKind::QueuePages))
 }
 
-/// Whether every history file that a fold from the base could rebuild is there.
+/// Whether every history file that a fold from the base could rebuild is there. Those that it could not rebuild, and
+/// that did not expire, are noted as lost.
 pub(crate) fn history_is_whole(
     history: &History,
     file: &StateFile<'_>,
@@ -190,6 +190,12 @@ pub(crate) fn history_is_whole(
         let in_the_log = named.0 >= base_position / file.header.segment_bytes.max(1);
         if in_the_log && there.binary_search(&named).is_err() {
             return Ok(false);
+        }
+        if !in_the_log && history.note_if_lost(named.0) {
+            tracing::error!(
+                segment = named.0,
+                "a history file is missing: what was decided in its segment cannot be told"
+            );
         }
     }
     Ok(true)

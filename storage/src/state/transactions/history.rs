@@ -247,7 +247,13 @@ impl History {
             if !wanted(&footer) {
                 continue;
             }
-            let Some(search) = Search::open(&*self.fs, &path, footer)? else { continue };
+            let Some(search) = Search::open(&*self.fs, &path, footer)? else {
+                if self.files().contains_key(&number) {
+                    return Err(StorageError::corrupt(&path, 0, "the file is gone"));
+                }
+                // expired since it was chosen
+                continue;
+            };
             let found = look(&search).inspect_err(|error| self.report(number, error))?;
             if found.is_some() {
                 return Ok(found);
@@ -330,14 +336,37 @@ impl History {
     ) -> Result<(), StorageError> {
         self.first_position.store(first_position, Ordering::Release);
         while let Some(number) = self.first_expired(first_position, older_than_ms, bytes_max) {
-            let path = self.path(number);
-            self.files().remove(&number);
-            self.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
-            // each durable before the next: a power cut must not bring back an older file alone, behind whose end
-            // everything would seem to be known
-            self.fs.sync_dir(&self.dir).map_err(StorageError::io("sync", &self.dir))?;
+            let Some(closed) = self.files().remove(&number) else { break };
+            if let Err(error) = self.remove_durably(number) {
+                // the younger ones must not go before it
+                self.files().insert(number, closed);
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    fn remove_durably(&self, number: u64) -> Result<(), StorageError> {
+        let path = self.path(number);
+        match self.fs.remove(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.map_err(StorageError::io("remove", &path))?,
+        }
+        // each durable before the next: a power cut must not bring back an older file alone, behind whose end
+        // everything would seem to be known
+        self.fs.sync_dir(&self.dir).map_err(StorageError::io("sync", &self.dir))
+    }
+
+    /// A checkpoint names a file for this segment, and there is none. Files go oldest first, so one that has an older
+    /// one before it was not expired: what was decided there cannot be told. True if so.
+    pub(crate) fn note_if_lost(&self, number: u64) -> bool {
+        let mut files = self.files();
+        let lost = files.first_key_value().is_some_and(|(oldest, _)| *oldest < number)
+            && !files.contains_key(&number);
+        if lost {
+            files.insert(number, ClosedSegment::Damaged);
+        }
+        lost
     }
 
     fn first_expired(&self, first_position: u64, older_than_ms: u64, bytes_max: u64) -> Option<u64> {

@@ -28,7 +28,6 @@ impl<'a> Search<'a> {
         footer: HistoryFooter,
     ) -> Result<Option<Self>, StorageError> {
         match fs.open(path, OpenMode::Read) {
-            // expired since it was chosen
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(StorageError::io("open", path)(e)),
             Ok(file) => Ok(Some(Self { path, footer, file })),

@@ -1,19 +1,17 @@
 //! Transactions of many messages: the messages behind the first, which the table knows no more of than of any other
 //! half message, and the ids that clients gave. A transaction without an id takes no room here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use mezzo_protocol::ids::{GroupName, TransactionId};
 use mezzo_protocol::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_MESSAGES_MAX};
 
+use super::decided_ids::DecidedIds;
 use super::groups::GroupSymbol;
 use crate::format::history_row::{HistoryRow, group_hash, key_hash};
+use crate::format::record::Outcome;
 use crate::half::Fingerprint;
-
-/// Decided transactions with an id that are found by it in memory: the newest. A message that arrives for one of them
-/// is refused; what is older is found in the history only, by END.
-const DECIDED_IDS_KEPT: usize = 1 << 16;
 
 /// A message that joined a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,38 +132,24 @@ impl ManyTable {
 
     /// The decision about the transaction of this id, if it is among the newest.
     pub(crate) fn find_decided(&self, group: &GroupName, id: &TransactionId) -> Option<&HistoryRow> {
-        self.decided.rows.get(&(group_hash(group), key_hash(id)))
+        self.decided.whole((group_hash(group), key_hash(id)))
     }
-}
 
-/// Group hash and key hash: what a history row names a transaction by.
-type Names = (u32, u64);
+    /// Origin and outcome of the transaction of this id, if it was decided lately: further back than
+    /// [`ManyTable::find_decided`] goes.
+    pub(crate) fn decided_lately(&self, group: &GroupName, id: &TransactionId) -> Option<(u64, Outcome)> {
+        self.decided.find((group_hash(group), key_hash(id)))
+    }
 
-/// The newest decisions by id; the oldest makes room.
-#[derive(Debug, Default)]
-struct DecidedIds {
-    rows: HashMap<Names, HistoryRow, RandomState>,
-    order: VecDeque<Names>,
-}
-
-impl DecidedIds {
-    fn add(&mut self, row: HistoryRow) {
-        let names = (row.group_hash, row.key_hash);
-        if self.rows.insert(names, row).is_none() {
-            self.order.push_back(names);
-        }
-        if self.order.len() > DECIDED_IDS_KEPT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.rows.remove(&oldest);
-        }
+    #[cfg(test)]
+    pub(crate) fn decided_as(&self, group_hash: u32, key_hash: u64) -> Option<(u64, Outcome)> {
+        self.decided.find((group_hash, key_hash))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::record::{Outcome, Source};
 
     fn many(id: &str) -> ManyMessages {
         ManyMessages {
@@ -210,26 +194,5 @@ mod tests {
         assert!(full.has_room(TRANSACTION_BYTES_MAX) && !full.has_room(TRANSACTION_BYTES_MAX + 1));
         full.further = (1..u64::from(TRANSACTION_MESSAGES_MAX)).map(member).collect();
         assert!(!full.has_room(0));
-    }
-
-    #[test]
-    fn the_oldest_decided_id_makes_room() {
-        let mut ids = DecidedIds::default();
-        for key_hash in 0..=DECIDED_IDS_KEPT as u64 {
-            ids.add(HistoryRow {
-                origin: key_hash,
-                key_hash,
-                decided_at_ms: 0,
-                first_queue_offset: None,
-                decision_position: 0,
-                group_hash: 1,
-                outcome: Outcome::Committed,
-                source: Source::Producer,
-                count: 1,
-            });
-        }
-        assert!(!ids.rows.contains_key(&(1, 0)));
-        assert!(ids.rows.contains_key(&(1, 1)));
-        assert_eq!(ids.rows.len(), DECIDED_IDS_KEPT);
     }
 }

@@ -18,6 +18,7 @@ fn row(origin: u64) -> HistoryRow {
         outcome: Outcome::RolledBack,
         source: Source::Producer,
         count: 1,
+        named: false,
     }
 }
 
@@ -189,4 +190,31 @@ fn a_power_cut_brings_back_no_expired_file_without_those_behind_it() {
             "after a power cut with seed {seed}"
         );
     }
+}
+
+#[test]
+fn a_file_that_is_gone_is_never_taken_for_one_that_knows_nothing() {
+    let disk = SimulatedDisk::new();
+    let history = with_files(&disk);
+    disk.remove(&PathBuf::from(format!("/h/{:020}", 1))).unwrap();
+    assert!(history.find(1001).is_err());
+    assert_eq!(history.find(2001).unwrap(), Some(row(2001)));
+    // at the next start its checkpoint tells
+    let history = open(&disk, 4000);
+    assert!(history.note_if_lost(1) && !history.note_if_lost(2));
+    assert!(history.find(1001).is_err());
+    assert!(history.find_by_key(3, 11).is_err());
+    // and it goes when its time has come, though there is nothing to go
+    history.expire(4000, 2020, u64::MAX).unwrap();
+    assert_eq!(history.closed_segments(), [(3, 20)]);
+    assert!(!history.note_if_lost(2), "expired since the checkpoint");
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_keeps_the_younger_ones() {
+    let disk = SimulatedDisk::new();
+    let history = with_files(&disk);
+    disk.fail_after_ops(0);
+    assert!(history.expire(4000, u64::MAX, 0).is_err());
+    assert_eq!(history.closed_segments().len(), 4);
 }
