@@ -212,6 +212,10 @@ settings! {
         pub check_backs_waiting_max: usize = 1_024,
         /// Longest time of the handler; then the answer is "unknown", in milliseconds. Default: 30,000.
         pub check_back_timeout_ms: u64 = 30_000,
+        /// Longest time that a transaction with acknowledged batches may take from its first message on, in milliseconds: then
+        /// the broker asks about it, and a producer of the group in another process answers with a rollback. 0: the broker's
+        /// own time. Default: 60,000.
+        pub consuming_max_ms: u64 = 60_000,
         /// Longest wait at shutdown for running local parts, in milliseconds. Default: 10,000.
         pub drain_timeout_ms: u64 = 10_000,
     }
@@ -242,7 +246,8 @@ pub enum StartPosition {
 }
 
 settings! {
-    /// Settings of a [`PushConsumer`](crate::PushConsumer) or a [`PullConsumer`](crate::PullConsumer).
+    /// Settings of a [`PushConsumer`](crate::PushConsumer), a [`PullConsumer`](crate::PullConsumer) or a
+    /// [`TransactionalConsumer`](crate::TransactionalConsumer).
     ///
     /// ```
     /// use mezzo_client::config::{ConsumerConfig, StartPosition};
@@ -273,6 +278,17 @@ settings! {
         /// How long after its last renewal a lock counts here, in milliseconds: less than at the broker, so that two members
         /// never both believe to have it. At most 60,000. Default: 30,000.
         pub lock_valid_ms: u64 = 30_000,
+        /// For how long a transactional consumer leases a queue, in milliseconds: after a crash others wait as long. 1,000 to
+        /// 600,000. Default: 30,000.
+        pub lease_ttl_ms: u64 = 30_000,
+        /// Time between renewals of a lease, in milliseconds; at most half of the former, so that one lost renewal does no
+        /// harm. Default: 10,000.
+        pub lease_interval_ms: u64 = 10_000,
+        /// Waiting times while another client has the lease of a queue, or its broker does not give it. Default: 100 ms,
+        /// doubling to 2 s.
+        pub lease_backoff: BackoffPolicy = BackoffPolicy::new(100, 2_000),
+        /// Most messages of one batch of a transactional consumer. Default: 100.
+        pub batch_messages_max: usize = 100,
         /// Time between warnings about a message that keeps its queue from being committed, in milliseconds.
         /// Default: 60,000.
         pub stall_warning_ms: u64 = 60_000,
@@ -302,7 +318,8 @@ settings! {
         pub send_back_attempts: u32 = 3,
         /// How long a message waits here if it could not be handed back, in milliseconds. Default: 5,000.
         pub local_retry_ms: u64 = 5_000,
-        /// Longest wait at shutdown for running handlers, in milliseconds. Default: 30,000.
+        /// Longest wait at shutdown for running handlers, and for the batches of a leased queue that goes to another member,
+        /// in milliseconds. Default: 30,000.
         pub drain_timeout_ms: u64 = 30_000,
         /// Where the group begins on queues that are new to it.
         pub start: StartPosition = StartPosition::First,
@@ -338,6 +355,24 @@ impl ConsumerConfig {
             let reason =
                 format!("{interval} ms is not less than lock_valid_ms, {valid}: each lock would be lost");
             return Err(Error::Config { setting: "lock_interval_ms", reason });
+        }
+        Ok(())
+    }
+
+    /// The same for consumers with leases.
+    pub(crate) fn check_leases(&self) -> Result<(), Error> {
+        let (ttl, interval) = (self.lease_ttl_ms, self.lease_interval_ms);
+        if !(limits::LEASE_TTL_MS_MIN..=limits::LEASE_TTL_MS_MAX).contains(&ttl) {
+            let reason = format!(
+                "{ttl} ms is not within {} to {}",
+                limits::LEASE_TTL_MS_MIN,
+                limits::LEASE_TTL_MS_MAX
+            );
+            return Err(Error::Config { setting: "lease_ttl_ms", reason });
+        }
+        if interval == 0 || interval > ttl / 2 {
+            let reason = format!("{interval} ms is not within 1 to half of lease_ttl_ms, {ttl}");
+            return Err(Error::Config { setting: "lease_interval_ms", reason });
         }
         Ok(())
     }

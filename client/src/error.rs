@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use mezzo_protocol::error::{DecodeError, EncodeError};
-use mezzo_protocol::ids::{GroupName, TopicName};
+use mezzo_protocol::ids::{GroupName, MessageQueue, QueueOffset, TopicName};
+use mezzo_protocol::limits::TRANSACTION_OFFSETS_MAX;
 use mezzo_protocol::remoting::response_code::ResponseCode;
 
 /// Why one request on one connection brought no good answer.
@@ -300,6 +301,71 @@ impl SendError {
             Self::NotSent { last, .. } | Self::Unknown { last, .. } => last.is_retriable(),
         }
     }
+}
+
+/// Why a transaction does not acknowledge a batch. Except after [`AckError::Again`] it can only be rolled back then: its
+/// messages would be visible without the batch being done.
+///
+/// ```
+/// use mezzo_client::AckError;
+///
+/// fn is_a_mistake(error: &AckError) -> bool {
+///     // This one happens: the queue went to another member meanwhile, or an earlier batch was given back.
+///     !matches!(error, AckError::Superseded)
+/// }
+/// assert!(is_a_mistake(&AckError::Again));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AckError {
+    /// The queue's lease is over, or a batch before this one was given back: its messages come again in another batch, here
+    /// or elsewhere.
+    #[error("the batch counts no longer: its queue was lost or went back, and its messages come again")]
+    Superseded,
+    /// The batch is acknowledged already.
+    #[error("the batch is acknowledged already")]
+    Again,
+    /// A batch of the queue that comes before this one is not acknowledged.
+    #[error("the batch begins at offset {from}; the queue is acknowledged up to {expected}")]
+    Gap {
+        /// Up to where the queue is acknowledged.
+        expected: QueueOffset,
+        /// Where the batch begins.
+        from: QueueOffset,
+    },
+    /// Another transaction that is still open has acknowledged a batch of the queue before this one.
+    #[error("another transaction has acknowledged what comes before the batch and is still open")]
+    OtherTransaction,
+    /// One transaction moves the offsets of one group.
+    #[error("the transaction moves offsets of the group {group}, and the batch belongs to {other}")]
+    OtherGroup {
+        /// The group of the transaction.
+        group: GroupName,
+        /// The group of the batch.
+        other: GroupName,
+    },
+    /// One transaction is on one broker; this batch comes from another. Acknowledge before the first send, so that the
+    /// messages go to the broker of the batch.
+    #[error("the transaction is on {broker}, and the batch comes from {queue}")]
+    OtherBroker {
+        /// The broker of the transaction.
+        broker: Arc<str>,
+        /// The queue of the batch.
+        queue: Box<MessageQueue>,
+    },
+    /// A transaction acknowledges at most 1,024 queues.
+    #[error("a transaction moves the offsets of at most {TRANSACTION_OFFSETS_MAX} queues")]
+    TooManyQueues,
+    /// Messages were sent before the first batch was acknowledged. The first message of a transaction has to say that
+    /// offsets move with it, or else a check-back could commit it without them.
+    #[error("the first batch is acknowledged before the first message is sent")]
+    AfterSend,
+    /// A local transaction has begun, and its commit cannot be taken back when the broker refuses this one.
+    #[error("a transaction with a local transaction acknowledges nothing: its commit could be refused")]
+    LocalTransaction,
+    /// A send or an acknowledgement has failed before: the transaction can only be rolled back.
+    #[error("the transaction has failed before; it can only be rolled back")]
+    FailedBefore,
 }
 
 #[cfg(test)]

@@ -68,9 +68,10 @@ mod unique_key;
 
 pub use client::{Client, ClientBuilder};
 pub use clock::SystemClock;
-pub use consumer::{Handler, Lag, MessageStream, PullConsumer, PullConsumerBuilder};
+pub use consumer::{Handler, Lag, LeasedBatch, MessageStream, PullConsumer, PullConsumerBuilder};
 pub use consumer::{PushConsumer, PushConsumerBuilder, QueueLag, SeekTo, Verdict};
-pub use error::{Error, RequestError, SendError};
+pub use consumer::{TransactionalConsumer, TransactionalConsumerBuilder};
+pub use error::{AckError, Error, RequestError, SendError};
 pub use message::{BatchFault, Message, MessageBuilder, MessageError, ReceivedMessage};
 pub use mezzo_protocol::assignment;
 pub use mezzo_protocol::ids::{

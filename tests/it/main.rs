@@ -18,6 +18,7 @@ mod restart;
 mod retry;
 mod sdk;
 mod sdk_connections;
+mod sdk_consume_transform;
 mod sdk_consumers;
 mod sdk_many;
 mod sdk_producer;

@@ -13,5 +13,6 @@ pub mod name_server;
 pub mod oracle;
 pub mod producer;
 pub mod source;
+pub mod transform;
 pub mod wait;
 pub mod wire;

@@ -17,7 +17,7 @@ use super::name_servers::{NameServers, parse_addresses};
 use super::{Shared, inbound, upkeep};
 use crate::clock::{SystemClock, random_seed};
 use crate::config::ClientConfig;
-use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder};
+use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder, TransactionalConsumerBuilder};
 use crate::core::route_cache::{RouteCache, RouteCachePolicy};
 use crate::error::Error;
 use crate::metrics::{Installed, Metrics, install};
@@ -99,6 +99,11 @@ impl Client {
     /// Builds a consumer in `group` that gives messages when it is asked.
     pub fn pull_consumer(&self, group: impl AsRef<str>) -> PullConsumerBuilder {
         PullConsumerBuilder::new(self.clone(), group.as_ref())
+    }
+
+    /// Begins to build a consumer for *consume, transform, produce*: its offsets move with transactions.
+    pub fn transactional_consumer(&self, group: impl AsRef<str>) -> TransactionalConsumerBuilder {
+        TransactionalConsumerBuilder::new(self.clone(), group.as_ref())
     }
 
     /// How brokers call this client: `address@process#random`, or `address@instance`.

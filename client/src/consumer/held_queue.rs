@@ -1,7 +1,7 @@
 //! One queue that this member holds: its unfinished messages, its place among the pulls, and whether it was taken away.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mezzo_protocol::ids::{MessageQueue, QueueOffset};
 use tokio::sync::Notify;
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Lock};
 use super::job::Taken;
+use super::leased::Claim;
 use crate::core::process_queue::{PrefetchLimits, ProcessQueue};
 use crate::core::route::MASTER_ID;
 
@@ -45,7 +46,10 @@ pub(super) struct HeldQueue {
     idle: Notify,
     /// Cancelled when the queue was taken away or the consumer stops.
     pub(super) dropped: CancellationToken,
-    /// Cancelled when an ordered queue that was taken away has seen its last handler end.
+    /// The lease, of a consumer that has its queues leased.
+    pub(super) claim: OnceLock<Arc<Claim>>,
+    /// Cancelled when an ordered queue that was taken away has seen its last handler end, or the lease of a leased one is
+    /// given back or lost.
     pub(super) ended: CancellationToken,
     /// The member of the broker to pull from, as the broker suggested.
     pull_from: AtomicI64,
@@ -79,6 +83,7 @@ impl HeldQueue {
             committing: tokio::sync::Mutex::const_new(()),
             idle: Notify::const_new(),
             dropped,
+            claim: OnceLock::new(),
             ended: CancellationToken::new(),
             pull_from: AtomicI64::new(MASTER_ID),
             epoch: AtomicU64::new(0),
@@ -304,7 +309,6 @@ mod tests {
     use super::*;
     use crate::consumer::backlog::tests::taken;
     use mezzo_protocol::ids::{QueueId, TopicName};
-    use std::sync::Arc;
 
     fn held(messages: usize) -> HeldQueue {
         let queue = MessageQueue::new(TopicName::new("t").unwrap(), "b", QueueId(0));

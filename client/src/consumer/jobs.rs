@@ -61,6 +61,16 @@ impl Jobs {
         }
     }
 
+    /// The same, with the jobs of one queue that stand before those of others.
+    pub(super) async fn take_of_one(&self, max: usize, into: &mut VecDeque<Job>) {
+        loop {
+            if self.try_take_of_one(max, into) {
+                return;
+            }
+            self.some.notified().await;
+        }
+    }
+
     /// Waits until there are jobs, and takes none.
     pub(super) async fn some(&self) {
         while self.lock().is_empty() {
@@ -72,8 +82,24 @@ impl Jobs {
 
     /// Takes up to `max` jobs that wait now. Returns whether there were any.
     pub(super) fn try_take(&self, max: usize, into: &mut VecDeque<Job>) -> bool {
+        self.try_take_counted(into, |waiting| waiting.len().min(max.max(1)))
+    }
+
+    fn try_take_of_one(&self, max: usize, into: &mut VecDeque<Job>) -> bool {
+        self.try_take_counted(into, |waiting| {
+            let mut jobs = waiting.iter().take(max.max(1));
+            let Some(first) = jobs.next() else { return 0 };
+            1 + jobs.take_while(|job| Arc::ptr_eq(&job.held, &first.held)).count()
+        })
+    }
+
+    fn try_take_counted(
+        &self,
+        into: &mut VecDeque<Job>,
+        count: impl FnOnce(&VecDeque<Job>) -> usize,
+    ) -> bool {
         let mut waiting = self.lock();
-        let count = waiting.len().min(max.max(1));
+        let count = count(&waiting);
         into.extend(waiting.drain(..count));
         let more = !waiting.is_empty();
         drop(waiting);

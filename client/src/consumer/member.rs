@@ -27,6 +27,8 @@ pub(super) enum Commits {
     AtBrokers,
     /// At the brokers, when the application says so.
     WhenTold,
+    /// At the brokers, with the commits of transactions, under leases.
+    InTransactions,
     /// In a file, regularly: every member handles all queues.
     InFile(OffsetFile),
 }
@@ -163,7 +165,7 @@ impl GroupMember {
 
     /// Begins to hold a queue.
     pub(super) fn hold(&self, queue: MessageQueue) -> Arc<HeldQueue> {
-        let lock = if self.locks() { Lock::Missing } else { Lock::NotNeeded };
+        let lock = if self.locks() || self.leases() { Lock::Missing } else { Lock::NotNeeded };
         // Held while the queue joins the others, so that a pause finds it or is found by it.
         let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         let backlog = Backlog::new(self.ordered, lock, paused.is_paused(&queue));

@@ -8,6 +8,7 @@
 //!       │ 40, every 20 s             └── HeldQueue (core::ProcessQueue) <────────┴─> send_back (36)
 //!   GroupMember                                   │
 //!                                             offsets: where to start, what to commit (every 5 s)
+//!   TransactionalConsumer: as PullConsumer, but each queue is leased first and its offset moves with transactions (leased/)
 //! ```
 
 mod backlog;
@@ -18,6 +19,7 @@ mod held_queue;
 mod job;
 mod jobs;
 mod lag;
+mod leased;
 mod member;
 mod offset_file;
 mod offsets;
@@ -38,6 +40,8 @@ mod verdict;
 
 pub use builder::PushConsumerBuilder;
 pub use lag::{Lag, QueueLag};
+pub(crate) use leased::Hold;
+pub use leased::{LeasedBatch, TransactionalConsumer, TransactionalConsumerBuilder};
 pub use pull::PullConsumer;
 pub use pull_builder::PullConsumerBuilder;
 pub use pull_stream::MessageStream;

@@ -37,7 +37,9 @@ impl GroupMember {
     pub(super) async fn start_of(&self, queue: &MessageQueue) -> Result<Start, RequestError> {
         let committed = match &self.commits {
             Commits::InFile(file) => file.find(queue),
-            Commits::AtBrokers | Commits::WhenTold => self.committed_offset(queue).await?,
+            Commits::AtBrokers | Commits::WhenTold | Commits::InTransactions => {
+                self.committed_offset(queue).await?
+            }
         };
         if let Some(offset) = committed {
             return Ok(Start { offset, committed: true });

@@ -224,7 +224,7 @@ impl fmt::Debug for PullConsumer {
 impl GroupMember {
     /// A job with its message; `None` if its queue stands still or was moved or taken away meanwhile, or if the message
     /// cannot be read. It counts as handed out when the job is [`done`](Self::done).
-    fn open(self: &Arc<Self>, job: Job) -> Option<(Job, ReceivedMessage)> {
+    pub(super) fn open(self: &Arc<Self>, job: Job) -> Option<(Job, ReceivedMessage)> {
         let job = self.admit(job)?;
         match job.message(self.config.inflated_bytes_max) {
             Ok(message) => Some((job, message)),

@@ -40,34 +40,12 @@ pub(super) async fn run(member: Arc<GroupMember>, held: Arc<HeldQueue>) {
 
 async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
     let Some(subscription) = member.subscriptions.get(&held.queue.topic) else { return };
-    if member.ordered {
-        member.wait_for_earlier(held).await;
-    }
-    if member.locks() {
-        member.acquire(held).await;
+    if member.leases() {
+        member.claim(held).await;
+    } else {
+        begin(member, held).await;
     }
     let mut backoff = Backoff::new(member.config.pull_backoff, random_seed());
-    loop {
-        let shared = member.shared();
-        let start = match shared.subscribe_route(&held.queue.topic, shared.request_deadline()).await {
-            Ok(_) => member.start_of(&held.queue).await.map_err(Error::from),
-            Err(error) => Err(error),
-        };
-        match start {
-            Ok(start) => {
-                held.begin(start.offset, start.committed);
-                tracing::debug!(queue = %held.queue, ?start, "pulls begin");
-                if !start.committed {
-                    // A crash before the first regular commit must not move the start: what arrived meanwhile would
-                    // be passed over by a group that starts with the last message.
-                    member.commit(held).await;
-                }
-                break;
-            }
-            Err(error) => pause_after(held, &mut backoff, &error).await,
-        }
-    }
-    backoff.reset();
     let mut damaged = 0;
     loop {
         let mut moved = pin!(held.moved.notified());
@@ -108,6 +86,37 @@ async fn pull_all(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
             Ok(Pulled::Damaged { reason, .. }) => {
                 held.suggest(MASTER_ID);
                 pause_after(held, &mut backoff, &reason.into()).await;
+            }
+            Err(error) => pause_after(held, &mut backoff, &error).await,
+        }
+    }
+}
+
+/// Waits until the queue may be pulled, and finds out from where.
+async fn begin(member: &Arc<GroupMember>, held: &Arc<HeldQueue>) {
+    if member.ordered {
+        member.wait_for_earlier(held).await;
+    }
+    if member.locks() {
+        member.acquire(held).await;
+    }
+    let mut backoff = Backoff::new(member.config.pull_backoff, random_seed());
+    loop {
+        let shared = member.shared();
+        let start = match shared.subscribe_route(&held.queue.topic, shared.request_deadline()).await {
+            Ok(_) => member.start_of(&held.queue).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        match start {
+            Ok(start) => {
+                held.begin(start.offset, start.committed);
+                tracing::debug!(queue = %held.queue, ?start, "pulls begin");
+                if !start.committed {
+                    // A crash before the first regular commit must not move the start: what arrived meanwhile would
+                    // be passed over by a group that starts with the last message.
+                    member.commit(held).await;
+                }
+                break;
             }
             Err(error) => pause_after(held, &mut backoff, &error).await,
         }

@@ -110,6 +110,9 @@ impl GroupMember {
 
     /// Another member may have the queue: nothing more is handled or committed, and the next rebalance starts again.
     fn pass_over(self: &Arc<Self>, held: &Arc<HeldQueue>) {
+        if self.leases() {
+            return self.forfeit(held);
+        }
         held.set_lock(Lock::Missing);
         if self.release_same(held) {
             self.retire(Arc::clone(held));

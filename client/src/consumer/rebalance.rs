@@ -118,6 +118,10 @@ impl GroupMember {
                 self.retire(held);
                 continue;
             }
+            if self.leases() {
+                self.retire_lease(held);
+                continue;
+            }
             let member = Arc::clone(self);
             commits.spawn(async move {
                 if !matches!(member.commits, Commits::WhenTold) {

@@ -16,7 +16,7 @@ use mezzo_protocol::time::Timestamp;
 pub(crate) const FENCE_PROPERTY: &str = "MEZZO_FENCE";
 
 /// Property names that the client sets by itself; an application that sets one would change the message's meaning.
-const RESERVED: [&str; 30] = [
+const RESERVED: [&str; 31] = [
     FENCE_PROPERTY,
     properties::KEYS,
     properties::TAGS,
@@ -42,6 +42,7 @@ const RESERVED: [&str; 30] = [
     properties::MEZZO_TRANSACTION,
     properties::MEZZO_DEDUP_ID,
     properties::MEZZO_TRANSACTION_SEQUENCE,
+    properties::MEZZO_TRANSACTION_CONSUMER,
     properties::POP_CK,
     properties::DLQ_ORIGIN_TOPIC,
     properties::DLQ_ORIGIN_MESSAGE_ID,
@@ -249,6 +250,19 @@ impl Message {
         put(properties::MEZZO_TRANSACTION, id)?;
         put(properties::MEZZO_TRANSACTION_SEQUENCE, &sequence.to_string())?;
         Ok(Self { properties: writer.finish(), ..self.clone() })
+    }
+
+    /// This first message of a transaction as one with whose commit offsets of `group` move: whoever is asked about it
+    /// answers with a rollback, so nobody is asked for `asked_after_ms`, unless the application says otherwise.
+    pub(crate) fn moving_offsets(self, group: &str, asked_after_ms: u64) -> Result<Self, MessageError> {
+        let mut writer = PropertiesWriter::from_encoded(&self.properties, &[]);
+        writer.put(properties::MEZZO_TRANSACTION_CONSUMER, group).map_err(MessageError::Property)?;
+        let own = [properties::CHECK_IMMUNITY_TIME_SECONDS, properties::MEZZO_CHECK];
+        if asked_after_ms > 0 && own.iter().all(|name| properties::find(&self.properties, name).is_none()) {
+            let seconds = asked_after_ms.div_ceil(1_000).to_string();
+            writer.put(properties::CHECK_IMMUNITY_TIME_SECONDS, &seconds).map_err(MessageError::Property)?;
+        }
+        Ok(Self { properties: writer.finish(), ..self })
     }
 
     /// This message as one whose local transaction is fenced in the database of this identity.

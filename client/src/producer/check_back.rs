@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mezzo_protocol::ids::GroupName;
+use mezzo_protocol::message::properties;
 use mezzo_protocol::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
@@ -155,6 +156,11 @@ async fn answer(inner: &Inner, handler: &Handler, question: CheckBackRequest) {
             decision.local_outcome()
         }
         Knowledge::Nothing => match question.message() {
+            // Its process would have the leases, and does not run here: nobody can commit it any more with its offsets.
+            Ok(half) if half.property(properties::MEZZO_TRANSACTION_CONSUMER).is_some() => {
+                tracing::info!("a transaction with acknowledged batches was left behind: rolled back");
+                LocalOutcome::Rollback
+            }
             Ok(half) => ask(inner, handler, half).await,
             Err(error) => {
                 tracing::warn!(%error, "the half message of a check-back cannot be read; answering unknown");

@@ -27,9 +27,9 @@ use crate::error::RequestError;
 use crate::net::{Connection, Deadline, Patience, Reply};
 
 /// The field in which a Mezzo broker names the recorded decision.
-pub(super) const OUTCOME_FIELD: &str = "mezzoOutcome";
+pub(crate) const OUTCOME_FIELD: &str = "mezzoOutcome";
 /// What it says of a committed transaction.
-pub(super) const OUTCOME_COMMITTED: &str = "COMMITTED";
+pub(crate) const OUTCOME_COMMITTED: &str = "COMMITTED";
 /// What it says of a transaction that was rolled back.
 pub(super) const OUTCOME_ROLLED_BACK: &str = "ROLLED_BACK";
 /// Waiting times before a decision is said again.

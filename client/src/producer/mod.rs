@@ -25,6 +25,7 @@ mod send;
 mod transaction;
 
 pub use check_back::CheckBack;
+pub(crate) use end_transaction::{OUTCOME_COMMITTED, OUTCOME_FIELD};
 pub use many::{ManyError, RolledBackBecause, Transaction, TransactionName, TransactionOutcome};
 pub use outcome::{
     LocalError, LocalOutcome, Outcome, RollbackReason, TransactionError, TransactionIds, UnknownReason,

@@ -127,6 +127,9 @@ pub enum UnknownReason {
     NotConfirmed(RequestError),
     /// The broker refused the decision without saying what is recorded; the remark says why.
     Refused(RequestError),
+    /// Offsets move with the transaction, and only the process that has acknowledged its batches can commit it. Nothing was
+    /// sent.
+    NeedsOffsets,
 }
 
 impl fmt::Display for UnknownReason {
@@ -136,6 +139,7 @@ impl fmt::Display for UnknownReason {
             Self::LocalFailed(error) => write!(f, "the local part failed: {error}"),
             Self::NotConfirmed(error) => write!(f, "the decision was not confirmed: {error}"),
             Self::Refused(error) => write!(f, "the decision was not taken: {error}"),
+            Self::NeedsOffsets => f.write_str("only the process that acknowledged its batches can commit it"),
         }
     }
 }

@@ -140,6 +140,9 @@ property_names! {
     MEZZO_TRANSACTION = "MEZZO_TX";
     /// Mezzo: the place of a half message among those of its transaction: 0, 1, 2, …
     MEZZO_TRANSACTION_SEQUENCE = "MEZZO_TX_SEQ";
+    /// Mezzo: on the first message of a transaction, the consumer group whose offsets move with its commit. The answer to
+    /// a check-back carries no offsets, so it must not be a commit.
+    MEZZO_TRANSACTION_CONSUMER = "MEZZO_TX_CONSUMER";
     /// Mezzo: how a half message wants to be asked about, see [`crate::check_policy`].
     MEZZO_CHECK = "MEZZO_CHECK";
     /// Mezzo: what a producer itself calls the message, on topics with `dedup=strict`: 1 to 128 visible ASCII bytes.

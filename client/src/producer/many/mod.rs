@@ -7,9 +7,12 @@
 //!   TransactionName ──commit_named / roll_back_named──> ending, by another process
 //! ```
 //!
+//! `ack` adds batches that a `TransactionalConsumer` handed out: END carries their offsets, and they hear how it ended.
+//!
 //! Every message carries the transaction's id and its own number, so the broker knows a repeat: nothing is stored twice,
 //! and an answer that was lost is simply asked for again.
 
+mod acks;
 mod answer;
 mod ending;
 mod joining;

@@ -16,7 +16,7 @@ use crate::producer::{RollbackReason, Stored, UnknownReason};
 /// use mezzo_client::TransactionName;
 ///
 /// // What was written down beside the work, and read by the process that came after.
-/// let name = TransactionName { id: "7F00".into(), broker_name: Some("broker-a".into()), messages: 2 };
+/// let name = TransactionName { id: "7F00".into(), broker_name: Some("broker-a".into()), messages: 2, moves_offsets: false };
 /// assert_eq!(name.to_string(), "transaction 7F00 of 2 messages on broker-a");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct TransactionName {
     pub broker_name: Option<Arc<str>>,
     /// How many messages have joined, 0 to 1,000.
     pub messages: u16,
+    /// Whether offsets of a consumer group move with it: then only the process that has the leases can commit it.
+    pub moves_offsets: bool,
 }
 
 impl fmt::Display for TransactionName {
@@ -53,6 +55,11 @@ pub enum RolledBackBecause {
     },
     /// A commit was asked for, but a rollback is recorded: of an operator, a policy or a check-back.
     DecidedBefore,
+    /// A commit was asked for, but another client has a queue of the batches that it acknowledges, or the group stands
+    /// elsewhere: those batches are processed by the queue's new holder.
+    Fenced,
+    /// A commit was asked for, but a batch could not be acknowledged.
+    AckFailed,
     /// The local transaction of
     /// [`transaction_many`](crate::TransactionProducer#method.transaction_many) did not commit, and can no longer.
     Local(RollbackReason),
@@ -67,6 +74,10 @@ impl fmt::Display for RolledBackBecause {
                 write!(f, "the broker has {stored} of its messages, {sent} were sent")
             }
             Self::DecidedBefore => f.write_str("a rollback was recorded before"),
+            Self::Fenced => f.write_str(
+                "what it consumed belongs to another by now, who processes it; nothing is visible",
+            ),
+            Self::AckFailed => f.write_str("a batch could not be acknowledged"),
             Self::Local(reason) => write!(f, "{reason}"),
         }
     }
@@ -117,6 +128,13 @@ impl TransactionOutcome {
     #[must_use]
     pub const fn is_rolled_back(&self) -> bool {
         matches!(self, Self::RolledBack(..))
+    }
+
+    /// Whether the broker has refused the commit because what was consumed belongs to another by now. Nothing became
+    /// visible, and the queue's new holder processes the batches.
+    #[must_use]
+    pub const fn is_fenced(&self) -> bool {
+        matches!(self, Self::RolledBack(_, RolledBackBecause::Fenced))
     }
 }
 
@@ -181,4 +199,10 @@ pub enum ManyError {
     /// A send before has failed: the transaction can only be rolled back.
     #[error("a send of this transaction has failed before; it can only be rolled back")]
     FailedBefore,
+    /// It has acknowledged batches: its commit can be refused, and a local transaction that has committed by then could not
+    /// be taken back.
+    #[error(
+        "the transaction has acknowledged batches, so it takes no local transaction: its commit could be refused"
+    )]
+    Acknowledges,
 }

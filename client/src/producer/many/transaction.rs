@@ -9,11 +9,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::super::receipt::SendReceipt;
 use super::super::send::Kind;
 use super::super::transaction::{Inner, TransactionProducer};
+use super::acks::Acks;
 use super::ending::{self, Ending};
 use super::joining::{self, Joining};
 use super::outcome::{ManyError, RolledBackBecause, TransactionName, TransactionOutcome};
+use crate::consumer::LeasedBatch;
 use crate::core::open_transactions::Decision;
-use crate::error::SendError;
+use crate::error::{AckError, SendError};
 use crate::message::Message;
 use crate::net::Deadline;
 use crate::producer::TransactionError;
@@ -51,8 +53,9 @@ impl TransactionProducer {
         let inner = Arc::clone(&self.inner);
         let id = inner.sender.next_unique_key();
         inner.open().begin(&id);
-        let name = TransactionName { id, broker_name: None, messages: 0 };
-        Ok(Transaction { inner, name, state: State::Open, has_local_part: false, _place: place })
+        let name = TransactionName { id, broker_name: None, messages: 0, moves_offsets: false };
+        let acks = Acks::default();
+        Ok(Transaction { inner, name, state: State::Open, acks, has_local_part: false, _place: place })
     }
 }
 
@@ -63,6 +66,8 @@ enum State {
     Open,
     /// It may hold more, or its broker lost some: it can only be rolled back.
     Failed,
+    /// It holds what its messages' receipts say, but a batch could not be acknowledged: it can only be rolled back.
+    AckFailed,
     /// A decision was taken.
     Ended,
 }
@@ -80,6 +85,8 @@ pub struct Transaction {
     inner: Arc<Inner>,
     name: TransactionName,
     state: State,
+    /// Batches that it has consumed.
+    acks: Acks,
     /// Whether a local transaction may commit: then only the application knows how a drop has to end.
     has_local_part: bool,
     _place: OwnedSemaphorePermit,
@@ -104,12 +111,55 @@ impl Transaction {
     ///
     /// # Errors
     /// [`ManyError::FailedBefore`]: a send has failed, so that this transaction can only be rolled back.
+    /// [`ManyError::Acknowledges`]: batches are acknowledged, so that its commit could be refused.
     pub fn begin_local(&mut self) -> Result<Arc<str>, ManyError> {
+        if !self.acks.is_empty() {
+            return Err(ManyError::Acknowledges);
+        }
         if self.state != State::Open {
             return Err(ManyError::FailedBefore);
         }
         self.has_local_part = true;
         Ok(Arc::clone(&self.name.id))
+    }
+
+    /// Adds a batch of a [`TransactionalConsumer`](crate::TransactionalConsumer) to the transaction: with its commit the
+    /// group goes on behind the batch, and all messages become visible, or neither. The first batch is acknowledged before
+    /// the first message is sent, and chooses the broker. Batches of several queues of one group can be acknowledged, and
+    /// several of one queue in their order. Nothing is sent by this.
+    ///
+    /// When the transaction does not commit (a rollback, a drop, an error), its batches come again, here or from the queue's
+    /// next holder. Only this process can commit it: about a transaction of a process that died a check-back is answered
+    /// with a rollback, without asking the handler.
+    ///
+    /// # Errors
+    /// The batch is not acknowledged; except after [`AckError::Again`] a commit becomes a rollback from here on.
+    pub fn ack(&mut self, batch: &LeasedBatch) -> Result<(), AckError> {
+        let acked = self.try_ack(batch);
+        if acked.as_ref().is_err_and(|error| *error != AckError::Again) && self.state == State::Open {
+            self.state = State::AckFailed;
+        }
+        acked
+    }
+
+    fn try_ack(&mut self, batch: &LeasedBatch) -> Result<(), AckError> {
+        if self.state != State::Open {
+            return Err(AckError::FailedBefore);
+        }
+        if self.has_local_part {
+            return Err(AckError::LocalTransaction);
+        }
+        if self.acks.is_empty() && self.name.messages > 0 {
+            return Err(AckError::AfterSend);
+        }
+        let queue = batch.queue();
+        if let Some(broker) = self.name.broker_name.as_ref().filter(|broker| **broker != queue.broker_name) {
+            return Err(AckError::OtherBroker { broker: Arc::clone(broker), queue: Box::new(queue.clone()) });
+        }
+        self.acks.add(&self.name.id, batch)?;
+        self.name.broker_name = Some(Arc::clone(&queue.broker_name));
+        self.name.moves_offsets = true;
+        Ok(())
     }
 
     /// Stores `message` as a part of the transaction. It goes to a queue of its own choice as with
@@ -180,17 +230,22 @@ impl Transaction {
     ///
     /// The commit says how many messages there are, so that none is missing. If a send has failed before in a way that
     /// leaves open what the transaction holds, or the broker does not have them all, it is rolled back instead, and the
-    /// outcome says why. A transaction without messages is committed without a word to any broker.
+    /// outcome says why. A transaction without messages and batches is committed without a word to any broker.
+    ///
+    /// The offsets of acknowledged batches move with the commit. If another client has one of their queues by now, the
+    /// broker rolls back: [`RolledBackBecause::Fenced`]. If the outcome stays unknown, or this call is cancelled, the
+    /// consumer asks for new leases, which tell whether the offsets have moved: no batch is processed twice, and none is
+    /// left out.
     pub async fn commit(self) -> TransactionOutcome {
-        if self.state == State::Failed {
-            return match self.decide(Decision::Rollback).await {
-                TransactionOutcome::RolledBack(name, _) => {
-                    TransactionOutcome::RolledBack(name, RolledBackBecause::SendFailed)
-                }
-                other => other,
-            };
+        let because = match self.state {
+            State::Failed => RolledBackBecause::SendFailed,
+            State::AckFailed => RolledBackBecause::AckFailed,
+            State::Open | State::Ended => return self.decide(Decision::Commit).await,
+        };
+        match self.decide(Decision::Rollback).await {
+            TransactionOutcome::RolledBack(name, _) => TransactionOutcome::RolledBack(name, because),
+            other => other,
         }
-        self.decide(Decision::Commit).await
     }
 
     /// Discards all messages.
@@ -198,9 +253,10 @@ impl Transaction {
         self.decide(Decision::Rollback).await
     }
 
-    /// Leaves the decision to the group's check-back handlers.
+    /// Leaves the decision to the group's check-back handlers. One that has acknowledged batches is rolled back instead:
+    /// no handler could commit it.
     pub fn leave_open(mut self) -> TransactionName {
-        self.has_local_part = true;
+        self.has_local_part = self.acks.is_empty();
         self.name.clone()
     }
 
@@ -222,6 +278,13 @@ impl Transaction {
                 return Err(ManyError::Full);
             }
             let numbered = message.joining(&self.name.id, sequence).map_err(SendError::from)?;
+            let numbered = match self.acks.group().filter(|_| sequence == 0) {
+                Some(group) => {
+                    let asked_after_ms = self.inner.config.consuming_max_ms;
+                    numbered.moving_offsets(group, asked_after_ms).map_err(SendError::from)?
+                }
+                None => numbered,
+            };
             let sender = &self.inner.sender;
             // The first one's key is what the broker asks about.
             let key = if sequence == 0 { Arc::clone(&self.name.id) } else { sender.next_unique_key() };
@@ -245,17 +308,19 @@ impl Transaction {
 
     async fn decide(mut self, decision: Decision) -> TransactionOutcome {
         let name = self.name.clone();
-        let may_be_stored = self.may_be_stored();
+        let mut acks = std::mem::take(&mut self.acks);
+        let is_something = self.may_be_stored() || (decision == Decision::Commit && !acks.is_empty());
         self.state = State::Ended;
-        let (Some(_), true) = (&name.broker_name, may_be_stored) else {
+        let (Some(_), true) = (&name.broker_name, is_something) else {
             self.inner.open().forget(&name.id);
+            acks.rolled_back(&name.id);
             return match decision {
                 Decision::Commit => TransactionOutcome::Committed(name),
                 Decision::Rollback => TransactionOutcome::RolledBack(name, RolledBackBecause::Decided),
             };
         };
         // From here on a check-back is answered with this decision, even if this call is cancelled.
-        let ending = Ending::new(Arc::clone(&self.inner), name, decision);
+        let ending = Ending::new(Arc::clone(&self.inner), name, decision, acks);
         ending.run().await
     }
 }
@@ -265,6 +330,7 @@ impl Drop for Transaction {
         if self.state == State::Ended {
             return;
         }
+        self.acks.rolled_back(&self.name.id);
         if self.has_local_part || !self.may_be_stored() {
             self.inner.open().forget(&self.name.id);
             return;
