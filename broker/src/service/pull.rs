@@ -126,6 +126,11 @@ pub(crate) fn pull(store: &Store, host: SocketAddr, pull: &Pull, reach: Reach) -
         let stored = match store.read_message(entry) {
             Ok(stored) => stored,
             Err(StorageError::Gone { .. }) => continue,
+            // what comes before damage is delivered; who asks for the damaged message itself is told
+            Err(StorageError::Corrupt { .. }) if !body.is_empty() => {
+                next = QueueOffset(*offset);
+                break;
+            }
             Err(error) => return Err(error.into()),
         };
         let visible_at = Timestamp::from_ms(entry.visible_at_ms);

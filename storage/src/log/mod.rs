@@ -30,6 +30,7 @@ mod segment;
 mod shared;
 mod sync;
 mod walk;
+mod whole;
 mod writer;
 
 #[cfg(test)]
@@ -42,4 +43,5 @@ pub use recover::{Cut, Opening, RecoveryReport, ResumePoint, reaches_back_to, re
 pub use replay::FrameVisitor;
 pub use retain::SegmentInfo;
 pub use shared::Log;
+pub use whole::check_beginning;
 pub use writer::{FrameEnd, Writer};

@@ -143,7 +143,12 @@ impl Log {
         }
         let file = self.file_of(segment).map_err(|error| self.gone_or(error, position))?;
         let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, offset).map_err(StorageError::io("read", &segment.path))?;
+        file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                StorageError::corrupt(&segment.path, offset, "the file ends here")
+            }
+            _ => StorageError::io("read", &segment.path)(error),
+        })?;
         Ok(bytes.into())
     }
 

@@ -139,6 +139,7 @@ pub fn recover(
     if synced_to > replayed.end {
         return Err(rot(&folder, &replayed, synced_to));
     }
+    folder.check_end(replayed.chain.last().map(|(index, _)| *index), replayed.end)?;
     let cut = (behind.data_bytes > 0).then(|| Cut {
         position: replayed.end,
         file: last_file(&folder, &replayed),

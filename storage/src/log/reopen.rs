@@ -1,7 +1,6 @@
 //! The writing half of recovery; `recover.rs` gives the order of the steps and the reasons.
 
 use std::collections::VecDeque;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,7 +64,11 @@ pub(super) fn reopen(
             segments.push_back(kept);
             begin_segment(folder, replayed, last, &start)?
         }
-        (None, None) => begin_segment(folder, replayed, last, &start)?,
+        (None, None) => {
+            // of a first start that was killed: a name that goes while the next one stays would look like damage
+            folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
+            begin_segment(folder, replayed, last, &start)?
+        }
     };
     segments.push_back(Arc::clone(&active.segment));
     let spares = settle_spares(folder, replayed, &active.segment)?;
@@ -163,27 +166,27 @@ fn begin_segment(
     Ok(Active { segment: Arc::new(segment), file, end })
 }
 
-/// The file of a new segment. On a full disk it is made of one that will be removed anyway, or a crash on a full disk
-/// could never be recovered from.
+/// The file of a new segment. On a full disk the space of one that will be removed anyway is taken, or a crash on a full
+/// disk could never be recovered from.
 ///
-/// The old name goes and the new one comes in one step, so a crash leaves one of them, and the next recovery goes
-/// behind either. What stands in the file was written for other positions: no frame of it is valid here.
+/// Its name stays until the new segment is durable, so that no gap in the names can come of a crash (`whole.rs`) and
+/// the next recovery goes behind it again.
 fn new_file(folder: &Folder, replayed: &Replayed, path: &Path) -> Result<Arc<dyn File>, StorageError> {
     let segment_bytes = folder.layout.segment_bytes;
     let full = match allocate_segment(&*folder.fs, path, segment_bytes) {
         Err(error) if is_out_of_space(&error) => error,
         other => return other,
     };
+    discard_file(&*folder.fs, path);
     let unlinked = |index: &usize| replayed.chain.iter().all(|(linked, _)| linked != index);
     let whole = |index: &usize| folder.files[*index].len == segment_bytes;
     let Some(old) = (0..folder.files.len()).filter(unlinked).rfind(whole) else { return Err(full) };
-    folder.fs.rename(&folder.files[old].path, path).map_err(StorageError::io("rename", path))?;
-    folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
-    let file = folder.fs.open(path, OpenMode::ReadWrite).map_err(StorageError::io("open", path))?;
-    let segment = Segment::open(&folder.dir, 0, Arc::clone(&file), segment_bytes, 0);
-    let zeros = vec![0; WINDOW_BYTES];
-    while segment.fill_step(&*file, &zeros)? {}
-    Ok(file)
+    let emptied = folder.open(old, OpenMode::ReadWrite)?;
+    let old_path = &folder.files[old].path;
+    emptied.set_len(0).map_err(StorageError::io("empty", old_path))?;
+    // the space is free when the disk knows of it
+    emptied.sync_all().map_err(StorageError::io("sync", old_path))?;
+    allocate_segment(&*folder.fs, path, segment_bytes)
 }
 
 /// After a stop in order: the term's first frame right behind the last one. `None` if there is no segment yet, or so
@@ -236,11 +239,7 @@ fn settle_spares(
                 continue;
             }
         }
-        match folder.fs.remove(&found.path) {
-            // made into the new segment because the disk is full
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(StorageError::io("remove", &found.path))?,
-        }
+        folder.fs.remove(&found.path).map_err(StorageError::io("remove", &found.path))?;
     }
     if spares.is_empty() {
         let highest = folder.files.last().map_or(active.base, |found| found.base.max(active.base));

@@ -174,6 +174,14 @@ impl Log {
         })
     }
 
+    /// Says that what stands at `position` does not hold, with the file and the offset in it.
+    pub(crate) fn damaged(&self, position: u64, reason: impl fmt::Display) -> StorageError {
+        match self.segment_of(position) {
+            Ok(segment) => StorageError::corrupt(&segment.path, position - segment.base, reason),
+            Err(gone) => gone,
+        }
+    }
+
     /// An open handle of any segment. Closed ones are opened on demand, and the longest open of them is closed when
     /// there are too many.
     pub(super) fn file_of(&self, segment: &Arc<Segment>) -> Result<Arc<dyn File>, StorageError> {

@@ -1,6 +1,6 @@
 //! Opening a data folder: base, checkpoint, then the log's tail folded on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ use crate::state::dedup::FirstSends;
 use crate::state::leader_clock::LeaderClock;
 use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Pending;
-use crate::state::queues::{PageId, PageStore};
+use crate::state::queues::{OwnedPage, PageId, PageStore, check_pages};
 use crate::state::snapshot;
 use crate::state::transactions::history::History;
 
@@ -82,6 +82,10 @@ impl Store {
         adopt_layout(&mut options, &base)?;
 
         let layout = layout_of(&base);
+        if !created {
+            check_log_is_there(&*fs, &dir)?;
+            log::check_beginning(&fs, &dir.join("log"), &layout, base.position)?;
+        }
         let history =
             Arc::new(History::open(Arc::clone(&fs), dir.join("history"), base.segment_bytes, base.position)?);
         let fresh = || Ledger::new(base.segment_bytes, options.check, Some(Arc::clone(&history)));
@@ -100,11 +104,11 @@ impl Store {
             match snapshot::restore_checkpoint(&mut ledger, file) {
                 Ok(used)
                     if snapshot::history_is_whole(&history, file, base.position)?
-                        && PageStore::holds(&*fs, &queues, &used)? =>
+                        && pages_hold(&*fs, &queues, &ledger)? =>
                 {
                     return Ok(Some((file.header, ledger, used)));
                 }
-                Ok(_) => tracing::warn!("checkpoint passed over: files of queues or history are missing"),
+                Ok(_) => tracing::warn!("checkpoint passed over: what it names of queues or history is not there; both are made anew from the log"),
                 Err(e) => tracing::warn!(error = %e, "checkpoint passed over"),
             }
             history.forget_recent();
@@ -115,8 +119,6 @@ impl Store {
             restored = Some(found);
         }
         let checkpoint = restored.as_ref().map(|(header, ..)| header.position);
-        // the pages that any other checkpoint names are about to be written anew
-        checkpoints.keep_only(&*fs, checkpoint)?;
         let (header, mut ledger, used) = match restored {
             Some(restored) => restored,
             None => {
@@ -167,6 +169,9 @@ impl Store {
             Ok(())
         };
         let (log, writer, report) = log::recover(&fs, &dir.join("log"), &opening, &mut visit)?;
+        // their pages are written anew. Only now: one that cannot be used still says what was durable, and a start that
+        // is refused must be refused again
+        checkpoints.keep_only(&*fs, checkpoint)?;
         // a crash may have come between a new base and the removal of what lies before it
         while log.first_position() < base.position {
             log.remove_first_segment()?;
@@ -330,6 +335,36 @@ fn open_base(
     bases.write(fs, header.generation, &snapshot::base_file(&ledger, header))?;
     fs.sync_dir(&options.dir).map_err(StorageError::io("sync folder", &options.dir))?;
     Ok((header, true))
+}
+
+/// Whether the consume queue pages that a restored checkpoint names are what was written.
+fn pages_hold(fs: &dyn FileSystem, dir: &Path, ledger: &Ledger) -> Result<bool, StorageError> {
+    let queues = ledger.topics.values().flat_map(|topic| topic.queues());
+    let owned: Vec<OwnedPage> =
+        queues.flat_map(|queue| queue.log().owned_pages().collect::<Vec<_>>()).collect();
+    let mut hold = true;
+    check_pages(fs, dir, owned, &mut |damage| {
+        let (file, offset) = (damage.file.display(), damage.offset);
+        tracing::warn!(%file, offset, reason = damage.reason, "damaged consume queue page");
+        hold = false;
+        false
+    })?;
+    Ok(hold)
+}
+
+/// Fails if there is no log although something was derived from it: it has been taken away. A folder whose first start
+/// was interrupted has a base and neither of these.
+fn check_log_is_there(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
+    let has_files = |name: &str| {
+        let folder = dir.join(name);
+        let there = fs.exists(&folder).map_err(StorageError::io("look for", &folder))?;
+        Ok(there && !fs.list(&folder).map_err(StorageError::io("list", &folder))?.is_empty())
+    };
+    if has_files("log")? || !(has_files("checkpoint")? || has_files("queues")? || has_files("history")?) {
+        return Ok(());
+    }
+    let reason = "the log is missing, although something was made from it; restore the folder from a backup";
+    Err(StorageError::corrupt(&dir.join("log"), 0, reason))
 }
 
 fn layout_of(base: &StateHeader) -> Layout {

@@ -66,7 +66,7 @@ impl Store {
     /// [`StorageError::Gone`] when retention has deleted it, [`StorageError::Corrupt`] when its bytes do not hold.
     pub fn read_message(&self, entry: &QueueEntry) -> Result<StoredMessage, StorageError> {
         let bytes = self.log.read(entry.position, entry.size as usize)?;
-        let damaged = |reason: &str| crate::state::corrupt_log(entry.position, reason);
+        let damaged = |reason: &str| self.log.damaged(entry.position, reason);
         let header = RecordHeader::parse(&bytes).map_err(|e| damaged(&e.to_string()))?;
         let payload = bytes.slice(RECORD_HEADER_BYTES..);
         if header.length as usize != payload.len() || !header.holds(self.encoder.seed, &payload) {

@@ -11,7 +11,6 @@
 //! disk. Pages are written without sync; a checkpoint syncs them and records who owns which. A page given back is used again
 //! only after the next checkpoint, because the last one still names its old owner.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,7 +24,7 @@ pub(super) const PAGE_BYTES: usize = 4096;
 /// Entries of a full page.
 pub const ENTRIES_PER_PAGE: usize = 170;
 /// Pages of one file: 16 MiB.
-const PAGES_PER_FILE: u32 = 4096;
+pub(super) const PAGES_PER_FILE: u32 = 4096;
 const FILE_BYTES: u64 = PAGES_PER_FILE as u64 * PAGE_BYTES as u64;
 const ENTRIES_BYTES: usize = ENTRIES_PER_PAGE * QUEUE_ENTRY_BYTES;
 
@@ -82,27 +81,6 @@ impl PageStore {
         };
         store.ensure_files(next)?;
         Ok(store)
-    }
-
-    /// Whether the files under `dir` are long enough to hold these pages: not if someone has deleted them.
-    pub(crate) fn holds(fs: &dyn FileSystem, dir: &Path, used: &[PageId]) -> Result<bool, StorageError> {
-        let mut highest: BTreeMap<u32, PageId> = BTreeMap::new();
-        for page in used {
-            let highest = highest.entry(page / PAGES_PER_FILE).or_default();
-            *highest = (*highest).max(*page);
-        }
-        for (number, highest) in highest {
-            let path = file_path(dir, number as usize);
-            if !fs.exists(&path).map_err(StorageError::io("look for", &path))? {
-                return Ok(false);
-            }
-            let file = fs.open(&path, OpenMode::Read).map_err(StorageError::io("open", &path))?;
-            let len = file.len().map_err(StorageError::io("measure", &path))?;
-            if len < (u64::from(highest % PAGES_PER_FILE) + 1) * PAGE_BYTES as u64 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Opens or creates files so that `pages` pages have a place.
@@ -171,25 +149,11 @@ impl PageStore {
         let (file, path, at) = self.place(page)?;
         let mut bytes = [0u8; PAGE_BYTES];
         file.read_exact_at(&mut bytes, at).map_err(StorageError::io("read", &path))?;
-        let (content, crc) = bytes.split_at(PAGE_BYTES - 4);
-        let corrupt = |reason: &str| StorageError::Corrupt {
-            file: path.clone(),
+        parse_page(&bytes, seed, first).map_err(|reason| StorageError::Corrupt {
+            file: path,
             offset: at,
-            reason: format!(
-                "consume queue page: {reason}; delete the folders queues and checkpoint to rebuild it"
-            ),
-        };
-        if crc != page_crc(seed, content).to_le_bytes() {
-            return Err(corrupt("checksum differs"));
-        }
-        let (entries, tail) = content.split_at(ENTRIES_BYTES);
-        let (stored_first, rest) = tail.split_at(8);
-        if stored_first != first.to_le_bytes() {
-            return Err(corrupt("belongs to another place in its queue"));
-        }
-        let count = rest.first_chunk::<2>().map_or(0, |c| u16::from_le_bytes(*c)) as usize;
-        let entries = entries.chunks_exact(QUEUE_ENTRY_BYTES).take(count).map(QueueEntry::decode);
-        entries.collect::<Result<_, _>>().map_err(|e| corrupt(&e.to_string()))
+            reason: format!("consume queue page: {reason}; it is rebuilt from the log at the next start"),
+        })
     }
 
     /// Gives pages back; they are used again after the next checkpoint.
@@ -233,7 +197,27 @@ impl PageStore {
     }
 }
 
-fn file_path(dir: &Path, number: usize) -> PathBuf {
+/// The entries of a page, if it is the one of the queue with this seed that starts at `first`.
+pub(super) fn parse_page(
+    bytes: &[u8; PAGE_BYTES],
+    seed: u32,
+    first: u64,
+) -> Result<Vec<QueueEntry>, &'static str> {
+    let (content, crc) = bytes.split_at(PAGE_BYTES - 4);
+    if crc != page_crc(seed, content).to_le_bytes() {
+        return Err("its checksum does not hold");
+    }
+    let (entries, tail) = content.split_at(ENTRIES_BYTES);
+    let (stored_first, rest) = tail.split_at(8);
+    if stored_first != first.to_le_bytes() {
+        return Err("it belongs to another place in its queue");
+    }
+    let count = rest.first_chunk::<2>().map_or(0, |c| u16::from_le_bytes(*c)) as usize;
+    let entries = entries.chunks_exact(QUEUE_ENTRY_BYTES).take(count).map(QueueEntry::decode);
+    entries.collect::<Result<_, _>>().map_err(|_| "an entry cannot be read")
+}
+
+pub(super) fn file_path(dir: &Path, number: usize) -> PathBuf {
     dir.join(format!("pages-{number}"))
 }
 

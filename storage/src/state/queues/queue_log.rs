@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use mezzo_protocol::ids::{QueueId, TopicName};
 
+use super::page_check::OwnedPage;
 use super::pages::{ENTRIES_PER_PAGE, PageId, PageStore};
 use crate::error::StorageError;
 use crate::format::queue_entry::QueueEntry;
@@ -64,6 +65,11 @@ impl QueueLog {
     /// What a checkpoint records: first readable offset, full pages, the unfinished page.
     pub(crate) fn parts(&self) -> (u64, &VecDeque<PageRef>, u64, &[QueueEntry]) {
         (self.min, &self.pages, self.tail_first, &self.tail)
+    }
+
+    /// Where its full pages stand, and what they must be.
+    pub(crate) fn owned_pages(&self) -> impl Iterator<Item = OwnedPage> + '_ {
+        self.pages.iter().map(|page| OwnedPage { page: page.page, seed: self.seed, first: page.first })
     }
 
     pub(crate) fn min_offset(&self) -> u64 {
