@@ -35,6 +35,10 @@ pub(crate) struct Metrics {
     pub(crate) slow_clients_closed: Counter,
     /// Connections closed because what arrived was no remoting frame.
     pub(crate) malformed_frames: Counter,
+    /// Connections closed because a request began and did not arrive in full in time.
+    pub(crate) slow_frames_closed: Counter,
+    /// Requests refused as busy because `limits.in_flight_bytes` were under way.
+    pub(crate) requests_shed: Counter,
     /// One-way requests to clients (39, 40) dropped because their connection's queue was full.
     pub(crate) pushes_dropped: Counter,
     /// Requests answered with REQUEST_CODE_NOT_SUPPORTED.
@@ -56,6 +60,8 @@ impl Metrics {
             connections_refused = self.connections_refused.value(),
             slow_clients_closed = self.slow_clients_closed.value(),
             malformed_frames = self.malformed_frames.value(),
+            slow_frames_closed = self.slow_frames_closed.value(),
+            requests_shed = self.requests_shed.value(),
             pushes_dropped = self.pushes_dropped.value(),
             unsupported_requests = self.unsupported_requests.value(),
             transactions_parked = self.transactions_parked.value(),

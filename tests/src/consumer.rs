@@ -184,4 +184,9 @@ impl Consumer {
     pub fn drain_all(&mut self, topic: &str, queues: u32) -> Vec<Message> {
         (0..queues).flat_map(|queue| self.drain(topic, queue, 0)).collect()
     }
+
+    /// The same, nothing if the topic was never made.
+    pub fn drain_all_if_there(&mut self, topic: &str, queues: u32) -> Vec<Message> {
+        (0..queues).flat_map(|queue| self.drain_if_there(topic, queue, 0)).collect()
+    }
 }

@@ -12,6 +12,7 @@ pub mod loop_disk;
 pub mod name_server;
 pub mod oracle;
 pub mod producer;
+pub mod proxy;
 pub mod source;
 pub mod transform;
 pub mod wait;

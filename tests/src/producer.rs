@@ -155,6 +155,12 @@ impl Producer {
         (self.send_request(topic, queue, 4, &key, body, &properties), key)
     }
 
+    /// An ordinary message that is not sent yet, and its unique key.
+    pub fn message_request(&mut self, topic: &str, queue: u32, body: &[u8]) -> (RemotingCommand, String) {
+        let key = unique_key();
+        (self.send_request(topic, queue, 0, &key, body, &[]), key)
+    }
+
     /// What a producer keeps of the answer to a half message.
     pub fn prepared(&self, topic: &str, key: String, reply: &RemotingCommand) -> Half {
         let sent = Sent::of(reply);

@@ -17,6 +17,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// Serves with these settings.
 pub(super) fn run(config: Config) -> Exit {
     log_to_stderr();
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start a runtime: {error}")),
@@ -86,6 +87,22 @@ async fn until_stopped(broker: Broker, mut terminate: Signal, mut interrupt: Sig
         }
         Err(mezzo_storage::StorageError::Fenced { reason }) => disk_failed(&reason),
         Err(error) => failed(&format!("did not stop in order: {error}")),
+    }
+}
+
+/// Lets this process open as many files as the system allows it at all: what shells and service managers give to begin
+/// with is meant for programs that serve few. Whether it is enough is judged when the broker starts.
+fn raise_open_files() {
+    let limits = rlimit::Resource::NOFILE.get();
+    let raised = limits.and_then(|(soft, hard)| {
+        if soft < hard {
+            rlimit::Resource::NOFILE.set(hard, hard)?;
+            tracing::debug!(from = soft, to = hard, "the limit of open files is raised");
+        }
+        Ok(())
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
     }
 }
 

@@ -14,6 +14,9 @@ const FRAMES_PER_SEGMENT_MIN: u64 = 4;
 /// What a message can need beyond its body: properties, topic, fixed fields, record and frame headers.
 const MESSAGE_OVERHEAD_BYTES_MAX: u64 = 64 << 10;
 
+/// Requests of the largest size that may be in flight at least: with fewer, one alone would be refused for ever.
+const REQUESTS_IN_FLIGHT_MIN: u64 = 2;
+
 /// Bytes of the largest log frame that these settings call for: a quarter of a segment, at most the format's bound.
 pub(crate) fn log_frame_bytes_max(config: &Config) -> u64 {
     (config.store.segment_size.as_u64() / FRAMES_PER_SEGMENT_MIN).min(LOG_FRAME_BYTES_MAX)
@@ -78,6 +81,7 @@ fn wire_bounds_hold(config: &Config) -> Result<(), String> {
 
 fn message_fits(config: &Config) -> Result<(), String> {
     let message = config.limits.message_size.as_u64();
+    let limits_frame = config.limits.frame_size;
     let needed = message.saturating_add(MESSAGE_OVERHEAD_BYTES_MAX);
     if needed > log_frame_bytes_max(config) {
         return Err(format!(
@@ -94,6 +98,16 @@ fn message_fits(config: &Config) -> Result<(), String> {
             config.limits.frame_size.show(),
             config.limits.message_size.show(),
             ByteSize(needed.next_multiple_of(1 << 20)).show()
+        ));
+    }
+    let in_flight_min = limits_frame.as_u64().saturating_mul(REQUESTS_IN_FLIGHT_MIN);
+    if config.limits.in_flight_bytes.as_u64() < in_flight_min {
+        return Err(format!(
+            "limits.in_flight_bytes {} is not enough for two of the largest requests (limits.frame_size {}): set it to at \
+             least {}, or lower limits.frame_size",
+            config.limits.in_flight_bytes.show(),
+            limits_frame.show(),
+            ByteSize(in_flight_min).show()
         ));
     }
     Ok(())
@@ -117,6 +131,7 @@ fn numbers_are_positive(config: &Config) -> Result<(), String> {
         ("limits.groups_per_connection", limits.groups_per_connection == 0),
         ("limits.write_timeout", limits.write_timeout.is_zero()),
         ("limits.idle_timeout", limits.idle_timeout.is_zero()),
+        ("limits.frame_timeout", limits.frame_timeout.is_zero()),
         ("limits.heartbeat_timeout", limits.heartbeat_timeout.is_zero()),
         ("topic.default_queues", config.topic.default_queues == 0),
         ("transaction.timeout", config.transaction.timeout.is_zero()),
@@ -177,6 +192,12 @@ mod tests {
             "limits.message_size is 8MiB, but the protocol ends at 4MiB: set it to that or less"
         );
         assert!(refusal(&["limits.queues_per_topic=5000"]).contains("limits.queues_per_topic is 5000"));
+    }
+
+    #[test]
+    fn fewer_bytes_in_flight_than_two_requests_name_a_number_that_works() {
+        let text = refusal(&["limits.in_flight_bytes=16MiB"]);
+        assert!(text.contains("at least 32MiB"), "{text}");
     }
 
     #[test]

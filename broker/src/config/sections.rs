@@ -160,6 +160,10 @@ sections! {
         message_size: ByteSize = ByteSize::mib(4);
         /// Bytes of one request, batches included; a longer one closes its connection.
         frame_size: ByteSize = ByteSize::mib(16);
+        /// Bytes of requests that are not answered yet and of answers that are not read yet, over all connections. Beyond,
+        /// sends are refused as busy and pulls by flow control, and all else is served: decisions, offsets, heartbeats. The
+        /// first 64KiB of each connection's requests are not counted; the memory behind a byte may be three.
+        in_flight_bytes: ByteSize = ByteSize::mib(512);
         /// Half and delayed messages open at once; more are refused as busy.
         open_messages: usize = 1_000_000;
         /// Answers and notices that wait for one client to read them.
@@ -168,6 +172,8 @@ sections! {
         outbound_bytes: ByteSize = ByteSize::mib(16);
         /// How long one write to a client may take before its connection is closed.
         write_timeout: Duration = secs(15);
+        /// How long a request may take from its first byte to its last before its connection is closed.
+        frame_timeout: Duration = secs(30);
         /// A connection on which nothing arrives for this long is closed. Clients send a heartbeat every 30 s.
         idle_timeout: Duration = secs(180);
         /// A client whose last heartbeat is older than this has left its groups.

@@ -1,5 +1,6 @@
 //! How many files the operating system lets this process open. Connections and the log share that number, and a log that
-//! cannot open its next segment ends the broker; so connections never get all of it.
+//! cannot open its next segment ends the broker; so connections never get all of it. `mezzo serve` has raised the soft
+//! limit to the hard one before; a broker inside another program leaves that to the program.
 
 /// Files that are kept for the store and the threads at least, if need be all there are.
 const KEPT_MIN: u64 = 128;
@@ -16,7 +17,7 @@ pub(super) fn connections(wanted: usize) -> usize {
     if allowed < wanted {
         tracing::warn!(
             connections = allowed,
-            "limits.connections is {wanted}, but this process may open only {} files: raise the limit (ulimit -n, \
+            "limits.connections is {wanted}, but this process may open only {} files: raise the hard limit (ulimit -Hn, \
              LimitNOFILE) to serve more",
             files.unwrap_or_default()
         );

@@ -18,12 +18,14 @@ pub(crate) mod client_registry;
 pub(crate) mod dedup;
 pub(crate) mod delay;
 pub(crate) mod group;
+pub(crate) mod in_flight;
 pub(crate) mod long_poll;
 pub(crate) mod offset;
 pub(crate) mod pull;
 pub(crate) mod queue_lock;
 pub(crate) mod redelivery;
 pub(crate) mod route;
+pub(crate) mod seldom;
 pub(crate) mod send;
 pub(crate) mod stop;
 pub(crate) mod store_events;
@@ -61,6 +63,8 @@ pub(crate) struct Services {
     pub(crate) delay: delay::DelayedDelivery,
     /// Connections that send to topics with de-duplication.
     pub(crate) senders: Arc<dedup::Senders>,
+    /// Bytes of requests and answers under way, over all connections.
+    pub(crate) in_flight: Arc<in_flight::InFlight>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
     /// Where work runs that may wait for the disk.

@@ -142,6 +142,27 @@ pub fn split(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>, DecodeE
     Ok(Some(Frame { encoding, header, body: content }))
 }
 
+/// Takes what there is of the first frame out of `buffer`, once its header is complete: the frame without its body, and
+/// how many bytes of the body are still to come. For a receiver that answers a request without taking it in. `None` if
+/// the header is not complete yet. `max` bounds what follows the length field.
+///
+/// # Errors
+/// If the frame is too long, or its prefix is wrong. The connection cannot be used further then.
+pub fn split_begun(buffer: &mut BytesMut, max: usize) -> Result<Option<(Frame, usize)>, DecodeError> {
+    let Some(Announced { encoding, header_bytes, frame_bytes }) = announced(buffer, max)? else {
+        return Ok(None);
+    };
+    if buffer.len() < PREFIX_BYTES + header_bytes {
+        return Ok(None);
+    }
+    // copied: the header may be kept for longer than the body that lies behind it in the same allocation
+    let header =
+        Bytes::copy_from_slice(buffer.get(PREFIX_BYTES..PREFIX_BYTES + header_bytes).unwrap_or_default());
+    let there = buffer.len().min(frame_bytes);
+    buffer.advance(there);
+    Ok(Some((Frame { encoding, header, body: Bytes::new() }, frame_bytes - there)))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -182,6 +203,22 @@ mod tests {
             assert!(peek(bad, FRAME_BYTES_MAX).is_err(), "{bad:?}");
             assert!(split(&mut BytesMut::from(bad), FRAME_BYTES_MAX).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_begun_frame_is_its_header_and_the_number_of_bytes_to_come() {
+        for there in 0..=EXAMPLE.len() {
+            let mut buffer = BytesMut::from(&EXAMPLE[..there]);
+            let begun = split_begun(&mut buffer, 64).unwrap();
+            if there < 11 {
+                assert_eq!((begun, buffer.len()), (None, there));
+                continue;
+            }
+            let (frame, missing) = begun.unwrap();
+            assert_eq!((&frame.header[..], &frame.body[..]), (&b"{}\n"[..], &b""[..]));
+            assert_eq!((missing, buffer.len()), (14_usize.saturating_sub(there), there.saturating_sub(14)));
+        }
+        assert!(split_begun(&mut BytesMut::from(EXAMPLE), 9).is_err());
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! One connection from first byte to last: read what has arrived, translate every complete frame into one turn, append
 //! once, wait once, answer with one write. While it waits for the disk it reads no more, so a group of requests forms
 //! in the socket. Only this task writes to the socket.
+//!
+//! What it may hold: one read's bytes and one request's, in full, each within its bound; two turns' answers. What of this
+//! goes beyond a small part is counted as in flight with that of all connections, and a request that would be too much is
+//! answered as busy as soon as its header is there, its body dropped as it comes. A connection on which nothing happens
+//! gives all its buffers back.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use mezzo_protocol::{
     error::DecodeError,
     ids::{GroupName, PhysicalOffset},
@@ -15,16 +20,17 @@ use mezzo_protocol::{
     },
     time::Timestamp,
 };
-use mezzo_storage::{Batch, FirstAnswer, SendKey};
+use mezzo_storage::{Batch, FirstAnswer};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncReadExt as _,
     time::{Instant, Sleep},
 };
 
 use super::{
-    dispatch,
+    complaint, dispatch,
     outbound::{OutboundQueue, RemotingChannel},
-    response, send_message,
+    overload::{self, UNCOUNTED_BYTES},
+    parting, response,
     transport::Transport,
     turn::{PendingReply, Request, Role, SendReply, Step, Turn},
 };
@@ -33,9 +39,12 @@ use crate::service::{
     append::{AppendError, LimitWaiter},
     client_channel::ClientChannel,
     dedup::{self, Candidate, OwnSends, Verdict},
+    in_flight::Share,
     stop::Stop,
     topic::TopicToCreate,
 };
+
+mod answers;
 
 /// Bytes that are read at once from a connection on which little happens.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -50,6 +59,8 @@ const CREATIONS_MAX: usize = 8;
 const TURN_REPLY_BYTES_MAX: usize = 1 << 20;
 /// A buffer that is empty gives its memory back when it has grown beyond this.
 const BUFFER_BYTES_KEPT: usize = 2 * READ_BYTES_MAX;
+/// A connection from which nothing came for so long gives its buffers back.
+const QUIET_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a connection ended, other than by the client or by a stop.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +71,8 @@ enum Ended {
     Socket(#[from] std::io::Error),
     #[error("the client did not read its answers for {0:?}")]
     SlowReader(Duration),
+    #[error("a request began and did not arrive in full within {0:?}")]
+    SlowFrame(Duration),
     #[error(transparent)]
     Append(#[from] AppendError),
 }
@@ -79,20 +92,18 @@ pub(crate) async fn serve<T: Transport>(connection: Connection<T>) {
     let channel = Arc::clone(&connection.channel);
     let services = Arc::clone(&connection.services);
     let departure = Departure { channel: Arc::clone(&channel), services: Arc::clone(&services) };
-    let ended = Session::new(connection).run().await;
-    drop(departure);
+    let mut session = Session::new(connection);
+    let ended = session.run().await;
+    let (metrics, client) = (&services.metrics, channel.remote());
     match ended {
-        Ok(()) => tracing::debug!(client = %channel.remote(), "connection closed"),
-        Err(Ended::Malformed(error)) => {
-            services.metrics.malformed_frames.add(1);
-            tracing::warn!(client = %channel.remote(), %error, "connection closed: no remoting frame");
-        }
-        Err(Ended::SlowReader(after)) => {
-            services.metrics.slow_clients_closed.add(1);
-            tracing::warn!(client = %channel.remote(), ?after, "connection closed: the client does not read");
-        }
-        Err(error) => tracing::debug!(client = %channel.remote(), %error, "connection ended"),
+        Ok(()) => tracing::debug!(%client, "connection closed"),
+        Err(Ended::Malformed(error)) => complaint::malformed(metrics, client, &session.input, &error),
+        Err(Ended::SlowReader(waited)) => complaint::does_not_read(metrics, client, waited),
+        Err(Ended::SlowFrame(waited)) => complaint::slow_frame(metrics, client, waited),
+        Err(error) => tracing::debug!(%client, %error, "connection ended"),
     }
+    drop(session);
+    drop(departure);
 }
 
 /// Takes the connection off everything that knows it, however it ends: also by a panic, which must not leave a member
@@ -145,6 +156,16 @@ struct Session<T> {
     input: BytesMut,
     out: BytesMut,
     read_bytes: usize,
+    /// What of both is counted as in flight.
+    in_flight: Share,
+    /// Bytes still to come of a request that was refused before it was there in full.
+    refused_bytes: usize,
+    /// When the request began of which only a part is there.
+    frame_began: Option<Instant>,
+    /// When something was read last.
+    last_read: Instant,
+    /// Nothing came for a while: no buffers are held until something does.
+    quiet: bool,
     batch: Batch,
     replies: Vec<PendingReply>,
     /// The time of the present turn.
@@ -162,11 +183,13 @@ struct Session<T> {
 /// What the session waits for between turns.
 enum Wake {
     Stopped,
+    Closed,
+    Readable,
     Read(usize),
     Outbound(bytes::Bytes),
     Knocked(u64),
     Looked,
-    IdleCheck,
+    Tick,
 }
 
 impl<T: Transport> Session<T> {
@@ -178,6 +201,11 @@ impl<T: Transport> Session<T> {
             judged: Vec::new(),
             knocked: None,
             began: Instant::now(),
+            in_flight: services.in_flight.share(),
+            refused_bytes: 0,
+            frame_began: None,
+            last_read: Instant::now(),
+            quiet: false,
             role,
             services,
             channel,
@@ -194,18 +222,22 @@ impl<T: Transport> Session<T> {
     }
 
     async fn run(&mut self) -> Result<(), Ended> {
-        let idle_timeout = self.services.config.limits.idle_timeout;
-        let mut last_read = Instant::now();
-        let idle = tokio::time::sleep(idle_timeout);
-        tokio::pin!(idle);
+        let limits = &self.services.config.limits;
+        let tick = QUIET_AFTER.min(limits.idle_timeout).min(limits.frame_timeout);
+        let timer = tokio::time::sleep(tick);
+        tokio::pin!(timer);
         loop {
-            match self.wake(idle.as_mut()).await? {
-                Wake::Stopped | Wake::Read(0) => return Ok(()),
+            match self.wake(timer.as_mut()).await? {
+                Wake::Stopped => return self.part().await,
+                Wake::Closed | Wake::Read(0) => return Ok(()),
+                Wake::Readable => {
+                    self.quiet = false;
+                    timer.as_mut().reset(Instant::now() + tick);
+                }
                 Wake::Read(bytes) => {
-                    last_read = Instant::now();
                     self.own_sends.heard();
                     self.adapt_read_size(bytes);
-                    self.take_turns().await?;
+                    self.take_input().await?;
                 }
                 Wake::Outbound(frame) => self.write_outbound(frame).await?,
                 Wake::Knocked(knock) => {
@@ -218,30 +250,117 @@ impl<T: Transport> Session<T> {
                         self.own_sends.answer_knock(knock);
                     }
                 }
-                // one timer for the connection's life: it is moved only when it fires
-                Wake::IdleCheck => {
-                    let deadline = last_read + idle_timeout;
-                    if Instant::now() >= deadline {
-                        return Ok(());
-                    }
-                    idle.as_mut().reset(deadline);
-                }
+                // one timer for the connection's life: it is moved only when it fires and when a quiet time ends
+                Wake::Tick => match self.next_tick(tick)? {
+                    Some(next) => timer.as_mut().reset(next),
+                    None => return Ok(()),
+                },
             }
         }
     }
 
-    async fn wake(&mut self, idle: std::pin::Pin<&mut Sleep>) -> Result<Wake, Ended> {
-        self.input.reserve(self.read_bytes);
+    /// Looks at the time: gives buffers back that are not used, and says when to look again; `None` when the connection
+    /// has been idle for as long as it may.
+    fn next_tick(&mut self, tick: Duration) -> Result<Option<Instant>, Ended> {
+        let limits = &self.services.config.limits;
+        let now = Instant::now();
+        if let Some(began) = self.frame_began
+            && now >= began + limits.frame_timeout
+        {
+            return Err(Ended::SlowFrame(limits.frame_timeout));
+        }
+        let idle_at = self.last_read + limits.idle_timeout;
+        if now >= idle_at {
+            return Ok(None);
+        }
+        if self.frame_began.is_some() || now < self.last_read + QUIET_AFTER {
+            return Ok(Some(idle_at.min(now + tick)));
+        }
+        self.quiet = true;
+        self.read_bytes = READ_BYTES_MIN;
+        self.input = BytesMut::new();
+        self.out = BytesMut::new();
+        self.batch = Batch::default();
+        self.replies = Vec::new();
+        self.judged = Vec::new();
+        Ok(Some(idle_at))
+    }
+
+    async fn wake(&mut self, timer: std::pin::Pin<&mut Sleep>) -> Result<Wake, Ended> {
+        let (stream, input, quiet) = (&mut self.stream, &mut self.input, self.quiet);
+        if !quiet {
+            input.reserve(self.read_bytes);
+        }
+        let reading = async {
+            if quiet {
+                stream.ready_to_read().await.map(|()| Wake::Readable)
+            } else {
+                stream.read_buf(input).await.map(Wake::Read)
+            }
+        };
         tokio::select! {
             biased;
             () = self.stop.stopped() => Ok(Wake::Stopped),
-            () = self.channel.closing() => Ok(Wake::Stopped),
+            () = self.channel.closing() => Ok(Wake::Closed),
             Some(frame) = self.outbound.next() => Ok(Wake::Outbound(frame)),
-            read = self.stream.read_buf(&mut self.input) => Ok(Wake::Read(read?)),
+            read = reading => Ok(read?),
             () = std::future::ready(()), if self.knocked.is_some() => Ok(Wake::Looked),
             knock = self.own_sends.knocked() => Ok(Wake::Knocked(knock)),
-            () = idle => Ok(Wake::IdleCheck),
+            () = timer => Ok(Wake::Tick),
         }
+    }
+
+    /// The broker stops: writes the answers that are decided, waits for those that are being worked on, and closes. The
+    /// reactor bounds this by `limits.stop_timeout`.
+    async fn part(&mut self) -> Result<(), Ended> {
+        let recent = self.last_read.elapsed() < parting::RECENT;
+        let mut wrote = false;
+        while let Some(frame) = self.outbound.last().await {
+            wrote = true;
+            self.write_outbound(frame).await?;
+        }
+        if recent || wrote {
+            parting::close(&mut self.stream).await;
+        }
+        Ok(())
+    }
+
+    /// Serves what has been read, and judges what is left of a request that is not there in full.
+    async fn take_input(&mut self) -> Result<(), Ended> {
+        let dropped = self.refused_bytes.min(self.input.len());
+        self.input.advance(dropped);
+        self.refused_bytes -= dropped;
+        self.in_flight.set(self.input.len().saturating_sub(UNCOUNTED_BYTES));
+        let before = self.input.len();
+        self.take_turns().await?;
+        let any_complete = self.input.len() < before;
+        if self.input.len() > UNCOUNTED_BYTES && self.in_flight.is_exhausted() {
+            self.refuse_begun().await?;
+        }
+        self.in_flight.set(self.input.len().saturating_sub(UNCOUNTED_BYTES));
+        // now, not before its turns: they may have waited for the disk
+        self.last_read = Instant::now();
+        let partial = !self.input.is_empty() || self.refused_bytes > 0;
+        self.frame_began = match self.frame_began.filter(|_| !any_complete) {
+            began @ Some(_) if partial => began,
+            _ => partial.then_some(self.last_read),
+        };
+        Ok(())
+    }
+
+    /// Answers a request as busy whose header is there and whose body is not, and drops the body.
+    async fn refuse_begun(&mut self) -> Result<(), Ended> {
+        let frame_bytes_max = self.frame_bytes_max();
+        let Some((frame, missing)) = frame::split_begun(&mut self.input, frame_bytes_max)? else {
+            return Ok(());
+        };
+        self.refused_bytes = missing;
+        self.refuse(&frame, overload::unread(&self.services))?;
+        self.finish_turn().await
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        usize::try_from(self.services.config.limits.frame_size.as_u64()).unwrap_or(usize::MAX)
     }
 
     /// Busy connections read more at once; quiet ones hold little memory.
@@ -255,8 +374,7 @@ impl<T: Transport> Session<T> {
 
     /// Serves all complete frames of the input, in as many turns as their size calls for.
     async fn take_turns(&mut self) -> Result<(), Ended> {
-        let frame_bytes_max =
-            usize::try_from(self.services.config.limits.frame_size.as_u64()).unwrap_or(usize::MAX);
+        let frame_bytes_max = self.frame_bytes_max();
         let mut carried = None;
         loop {
             self.now = self.services.now();
@@ -379,16 +497,6 @@ impl<T: Transport> Session<T> {
         Ok(())
     }
 
-    /// Sends of this turn that were stored under a guard.
-    fn guarded(&self) -> Vec<(SendKey, PhysicalOffset)> {
-        let results = self.batch.results();
-        let sends = self.replies.iter().filter_map(|reply| match reply {
-            PendingReply::Send(reply) => Some((reply, results.get(reply.operations.clone())?)),
-            _ => None,
-        });
-        sends.flat_map(|(reply, results)| reply.guarded(results)).collect()
-    }
-
     fn translate_now(&mut self, frame: &Frame, first: bool) -> Result<Step, Ended> {
         let header = HeaderView::parse(frame)?;
         if first {
@@ -415,98 +523,6 @@ impl<T: Transport> Session<T> {
         let to = Request { header: &header, frame }.reply_to();
         if to.wanted {
             self.replies.push(PendingReply::Ready(to, refusal));
-        }
-        Ok(())
-    }
-
-    /// Appends what the turn collected, waits where an answer needs it, and answers in request order.
-    async fn finish_turn(&mut self) -> Result<(), Ended> {
-        let mut refused = None;
-        if !self.batch.is_empty() {
-            let is_guarded =
-                |reply: &PendingReply| matches!(reply, PendingReply::Send(reply) if reply.keys.is_some());
-            let guards = self.replies.iter().any(is_guarded);
-            if guards {
-                self.own_sends.open_door();
-            }
-            match self.services.store.append(self.services.now(), &mut self.batch) {
-                Ok(end) => {
-                    let guarded = if guards { self.guarded() } else { Vec::new() };
-                    for (key, position) in &guarded {
-                        self.own_sends.appended(*key, *position);
-                    }
-                    if self.replies.iter().any(|reply| !matches!(reply, PendingReply::Ready(..))) {
-                        self.waiter.wait_for(end).await?;
-                    } else if self.services.store.limit() < end {
-                        // one-way requests alone: nobody waits, but they must not stay behind for long
-                        self.services.store.request_sync();
-                    }
-                    if guards && self.began.elapsed() >= self.services.config.dedup.answer_timeout {
-                        // too late: the client may have given up waiting
-                        self.own_sends.lose(guarded);
-                    }
-                }
-                Err(error) => refused = Some(error),
-            }
-        }
-        for reply in self.replies.drain(..) {
-            let results = self.batch.results();
-            match (reply, &refused) {
-                (PendingReply::Ready(to, command), _) => response::write(&mut self.out, to, command),
-                (PendingReply::Send(reply), None) => {
-                    let results = results.get(reply.operations.clone()).unwrap_or_default();
-                    if !send_message::encode_reply(&mut self.out, &reply, results, &self.services) {
-                        // refused as a whole: the client may send all of it again
-                        self.own_sends.lose(reply.guarded(results));
-                    }
-                }
-                (PendingReply::Repeated(reply, results), _) => {
-                    send_message::encode_reply(&mut self.out, &reply, &results, &self.services);
-                }
-                (PendingReply::AfterAppend { to, operations, finish }, None) => {
-                    let command = finish(results.get(operations).unwrap_or_default());
-                    response::write(&mut self.out, to, command);
-                }
-                (PendingReply::Send(SendReply { to, .. }), Some(error))
-                | (PendingReply::AfterAppend { to, .. }, Some(error)) => {
-                    response::write(&mut self.out, to, response::storage_refusal(error));
-                }
-            }
-        }
-        self.batch.clear();
-        self.write().await
-    }
-
-    /// Writes a frame from the outbound queue and those that wait behind it, as one write where they are small.
-    async fn write_outbound(&mut self, frame: bytes::Bytes) -> Result<(), Ended> {
-        self.out.extend_from_slice(&frame);
-        while self.out.len() < TURN_REPLY_BYTES_MAX {
-            let Some(frame) = self.outbound.try_next() else { break };
-            self.out.extend_from_slice(&frame);
-        }
-        self.write().await
-    }
-
-    async fn write(&mut self) -> Result<(), Ended> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
-        // most answers fit the socket's buffer: no timer then
-        let written = match self.stream.try_write(&self.out) {
-            Ok(written) => written,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error.into()),
-        };
-        let rest = self.out.get(written..).unwrap_or_default();
-        if !rest.is_empty() {
-            let patience = self.services.config.limits.write_timeout;
-            tokio::time::timeout(patience, self.stream.write_all(rest))
-                .await
-                .map_err(|_| Ended::SlowReader(patience))??;
-        }
-        self.out.clear();
-        if self.out.capacity() > BUFFER_BYTES_KEPT {
-            self.out = BytesMut::new();
         }
         Ok(())
     }

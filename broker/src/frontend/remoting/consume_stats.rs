@@ -28,7 +28,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         turn.refuse(request, ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, remark);
         return Ok(Step::Done);
     };
-    let Some(held) = turn.channel.hold() else {
+    let Some(held) = turn.channel.hold_for_work() else {
         turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
         return Ok(Step::Done);
     };

@@ -28,7 +28,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         delay_level: header.delay_level,
         attempts_max: header.max_reconsume_times,
     };
-    let Some(held) = turn.channel.hold() else {
+    let Some(held) = turn.channel.hold_for_work() else {
         turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
         return Ok(Step::Done);
     };

@@ -5,7 +5,7 @@ use mezzo_protocol::remoting::{request_code::RequestCode as Code, response_code:
 
 use super::{
     client_manage, consume_stats, consumer_offset, consumer_send_back, end_transaction, group_admin, lease,
-    name_server, pull_message, queue_lock, send_message, topic_admin, transaction_admin,
+    name_server, overload, pull_message, queue_lock, send_message, topic_admin, transaction_admin,
     turn::{Handled, Request, Role, Step, Turn},
     view_message,
 };
@@ -13,6 +13,10 @@ use super::{
 /// Hands `request` to the file that serves its code on a listener of this `role`. Adds exactly one reply to the turn,
 /// unless the request is one-way, will be answered later, or has to come again after a topic was created.
 pub(crate) fn dispatch(role: Role, turn: &mut Turn<'_>, request: &Request<'_>) -> Step {
+    if let Some(refusal) = overload::refusal(turn.services, request.header.code) {
+        turn.reply(request, refusal);
+        return Step::Done;
+    }
     let handled = match role {
         Role::Broker => broker(turn, request),
         Role::NameServer => name_server(turn, request),

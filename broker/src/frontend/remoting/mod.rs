@@ -13,6 +13,7 @@
 
 pub(crate) mod check_transaction;
 pub(crate) mod client_manage;
+pub(crate) mod complaint;
 pub(crate) mod connection;
 pub(crate) mod consume_stats;
 pub(crate) mod consumer_offset;
@@ -24,6 +25,8 @@ pub(crate) mod lease;
 pub(crate) mod name_server;
 pub(crate) mod outbound;
 pub(crate) mod outcome;
+pub(crate) mod overload;
+pub(crate) mod parting;
 pub(crate) mod pull_message;
 pub(crate) mod queue_lock;
 pub(crate) mod reactor;

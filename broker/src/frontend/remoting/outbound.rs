@@ -16,10 +16,13 @@ use mezzo_protocol::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use super::{check_transaction, response, turn::ReplyTo};
+use super::{check_transaction, complaint, response, turn::ReplyTo};
 use crate::{
     metrics::Metrics,
-    service::client_channel::{ChannelId, ClientChannel, DecisionAsk, PushRefused},
+    service::{
+        client_channel::{ChannelId, ClientChannel, DecisionAsk, PushRefused},
+        in_flight::Share,
+    },
 };
 
 /// Bounds of one connection's outbound queue.
@@ -42,7 +45,13 @@ pub(crate) struct RemotingChannel {
     bounds: OutboundBounds,
     queue: mpsc::Sender<Bytes>,
     queued_bytes: AtomicUsize,
+    /// The same bytes, counted with those of all connections.
+    in_flight: Share,
     held: AtomicUsize,
+    /// How many of the held requests are being worked on: each will be answered soon.
+    working: AtomicUsize,
+    /// No request is being worked on any more.
+    work_done: Notify,
     /// 1 once the client has sent a binary header: what we send unasked uses the same.
     binary: AtomicU8,
     /// Frames put into the queue so far.
@@ -70,6 +79,7 @@ pub(crate) fn channel(
     remote: SocketAddr,
     bounds: OutboundBounds,
     metrics: Arc<Metrics>,
+    in_flight: Share,
 ) -> (Arc<RemotingChannel>, OutboundQueue) {
     let (queue, frames) = mpsc::channel(bounds.frames.max(1));
     let channel = Arc::new(RemotingChannel {
@@ -78,7 +88,10 @@ pub(crate) fn channel(
         bounds,
         queue,
         queued_bytes: AtomicUsize::new(0),
+        in_flight,
         held: AtomicUsize::new(0),
+        working: AtomicUsize::new(0),
+        work_done: Notify::new(),
         binary: AtomicU8::new(0),
         pushed: AtomicU64::new(0),
         taken: AtomicU64::new(0),
@@ -105,7 +118,7 @@ impl RemotingChannel {
         response::write(&mut frame, to, command);
         let pushed = self.push(frame);
         if pushed == Err(PushRefused::Full) {
-            self.metrics.slow_clients_closed.add(1);
+            complaint::too_many_answers(&self.metrics, self.remote);
             self.close();
         }
         pushed.map(|_| ())
@@ -146,6 +159,7 @@ impl RemotingChannel {
             self.queued_bytes.fetch_sub(len, Ordering::Relaxed);
             return Err(PushRefused::Full);
         }
+        self.in_flight.add(len);
         // counted before it is sent and read after: never lower than its place in the queue
         self.pushed.fetch_add(1, Ordering::AcqRel);
         match self.queue.try_send(frame.freeze()) {
@@ -153,6 +167,7 @@ impl RemotingChannel {
             Err(refused) => {
                 self.pushed.fetch_sub(1, Ordering::AcqRel);
                 self.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+                self.in_flight.give_back(len);
                 Err(match refused {
                     mpsc::error::TrySendError::Full(_) => PushRefused::Full,
                     mpsc::error::TrySendError::Closed(_) => PushRefused::Closed,
@@ -193,10 +208,12 @@ impl RemotingChannel {
         self.producer_groups.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| known != group);
     }
 
-    /// Whether a further answer may be made for this client now: less than half of its outbound bounds wait. Whoever
-    /// answers many held pulls asks first and comes back later, so that a client that reads is never cut off.
+    /// Whether a further answer may be made for this client now: less than half of its outbound bounds wait, and not too
+    /// much is in flight over all clients. Whoever answers many held pulls asks first and comes back later, so that a
+    /// client that reads is never cut off.
     pub(crate) fn has_room(&self) -> bool {
-        self.queued_bytes.load(Ordering::Relaxed) < self.bounds.bytes.div_ceil(2)
+        !self.in_flight.is_exhausted()
+            && self.queued_bytes.load(Ordering::Relaxed) < self.bounds.bytes.div_ceil(2)
             && self.queue.capacity() > self.bounds.frames / 2
     }
 
@@ -208,7 +225,15 @@ impl RemotingChannel {
                 (held < self.bounds.held).then_some(held + 1)
             })
             .ok()
-            .map(|_| Held(Arc::clone(self)))
+            .map(|_| Held { channel: Arc::clone(self), is_work: false })
+    }
+
+    /// As [`Self::hold`], for a request that is carried out at once elsewhere: a broker that stops waits for its answer.
+    pub(crate) fn hold_for_work(self: &Arc<Self>) -> Option<Held> {
+        let mut held = self.hold()?;
+        held.is_work = true;
+        self.working.fetch_add(1, Ordering::AcqRel);
+        Some(held)
     }
 
     /// Makes the connection's task end; what is queued is not written any more.
@@ -226,18 +251,24 @@ impl RemotingChannel {
 }
 
 /// A place for a request that is answered after its turn.
-pub(crate) struct Held(Arc<RemotingChannel>);
+pub(crate) struct Held {
+    channel: Arc<RemotingChannel>,
+    is_work: bool,
+}
 
 impl Held {
     /// The connection it belongs to.
     pub(crate) fn channel(&self) -> &Arc<RemotingChannel> {
-        &self.0
+        &self.channel
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
+        self.channel.held.fetch_sub(1, Ordering::Relaxed);
+        if self.is_work && self.channel.working.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.channel.work_done.notify_one();
+        }
     }
 }
 
@@ -282,9 +313,33 @@ impl OutboundQueue {
         self.took(frame)
     }
 
+    /// The next frame of those that are there or are being worked on; `None` when there will be no more of them. For a
+    /// broker that stops: pulls that wait for messages are not waited for.
+    pub(crate) async fn last(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.channel.is_open() {
+                return None;
+            }
+            // asked first: work that is done has pushed its answer before
+            let working = self.channel.working.load(Ordering::Acquire) > 0;
+            if let Some(frame) = self.try_next() {
+                return Some(frame);
+            }
+            if !working {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                frame = self.frames.recv() => return self.took(frame),
+                () = self.channel.work_done.notified() => {}
+            }
+        }
+    }
+
     fn took(&self, frame: Option<Bytes>) -> Option<Bytes> {
         if let Some(frame) = &frame {
             self.channel.queued_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+            self.channel.in_flight.give_back(frame.len());
             self.channel.taken.fetch_add(1, Ordering::Relaxed);
         }
         frame
@@ -293,13 +348,16 @@ impl OutboundQueue {
 
 #[cfg(test)]
 mod tests {
+    use bytesize::ByteSize;
     use mezzo_protocol::{ids::Opaque, remoting::response_code::ResponseCode};
 
     use super::*;
+    use crate::service::in_flight::InFlight;
 
     fn made(frames: usize, bytes: usize) -> (Arc<RemotingChannel>, OutboundQueue) {
         let bounds = OutboundBounds { frames, bytes, held: 2, groups: 2 };
-        channel(ChannelId(1), ([127, 0, 0, 1], 1).into(), bounds, Arc::default())
+        let in_flight = InFlight::new(ByteSize::kib(8));
+        channel(ChannelId(1), ([127, 0, 0, 1], 1).into(), bounds, Arc::default(), in_flight.share())
     }
 
     fn group(name: &str) -> GroupName {
@@ -361,6 +419,34 @@ mod tests {
         assert!(channel.hold().is_none());
         drop(first);
         assert!(channel.hold().is_some());
+    }
+
+    #[test]
+    fn a_client_has_no_room_while_too_much_is_in_flight_over_all() {
+        let (channel, mut queue) = made(10, 1 << 20);
+        answer(&channel, 9_000).unwrap();
+        assert!(!channel.has_room());
+        while queue.try_next().is_some() {}
+        assert!(channel.has_room());
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_answers_that_are_worked_on_and_for_no_others() {
+        let (channel, mut queue) = made(10, 1 << 20);
+        let _long_poll = channel.hold().unwrap();
+        let work = channel.hold_for_work().unwrap();
+        answer(&channel, 1).unwrap();
+        assert!(queue.last().await.is_some(), "it was there already");
+        let worker = tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            answer(work.channel(), 2).unwrap();
+        });
+        assert!(queue.last().await.is_some(), "it came while the stop waited");
+        assert!(queue.last().await.is_none());
+        worker.await.unwrap();
+        let unanswered = channel.hold_for_work().unwrap();
+        drop(unanswered);
+        assert!(queue.last().await.is_none(), "work that ends without an answer is not waited for either");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    complaint,
     connection::{self, Connection},
     outbound::{self, OutboundBounds},
     transport::Transport,
@@ -137,7 +138,8 @@ pub(crate) fn connect<T: Transport>(
         held: limits.held_pulls_per_connection,
         groups: limits.groups_per_connection,
     };
-    let (channel, outbound) = outbound::channel(id, remote, bounds, Arc::clone(&services.metrics));
+    let (metrics, in_flight) = (Arc::clone(&services.metrics), services.in_flight.share());
+    let (channel, outbound) = outbound::channel(id, remote, bounds, metrics, in_flight);
     Connection { role, services: Arc::clone(services), channel, outbound, stream, stop: stop.clone() }
 }
 
@@ -158,7 +160,7 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, remote)) => handover.place(stream, remote, role, &services).await,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                complaint::cannot_accept(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -168,13 +170,7 @@ pub(crate) async fn accept(
 impl Handover {
     async fn place(&self, stream: TcpStream, remote: SocketAddr, role: Role, services: &Services) {
         let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
-            services.metrics.connections_refused.add(1);
-            let refused = services.metrics.connections_refused.value();
-            tracing::debug!(%remote, "connection refused");
-            // clients come again and again: the log hears of it ever more rarely
-            if refused.is_power_of_two() {
-                tracing::warn!(%remote, refused, "connections are refused: as many are open as may be");
-            }
+            complaint::refused(&services.metrics, remote);
             return;
         };
         services.metrics.connections_accepted.add(1);

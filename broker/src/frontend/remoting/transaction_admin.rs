@@ -183,7 +183,7 @@ where
     W: FnOnce(Arc<Services>) -> F,
     F: Future<Output = Result<RemotingCommand, AdminError>> + Send + 'static,
 {
-    let Some(held) = turn.channel.hold() else {
+    let Some(held) = turn.channel.hold_for_work() else {
         turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
         return Ok(Step::Done);
     };

@@ -17,6 +17,15 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// [`io::ErrorKind::WouldBlock`] when nothing has; else the stream has failed. `Ok(0)`: the client has closed its end.
     fn try_read(&mut self, into: &mut BytesMut) -> io::Result<usize>;
 
+    /// Returns once a read would not wait, without needing a buffer for it: how a connection on which nothing happens waits.
+    /// A stream that cannot tell returns at once. Cancel safe.
+    ///
+    /// # Errors
+    /// The stream has failed.
+    fn ready_to_read(&mut self) -> impl Future<Output = io::Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Writes as much as there is room for, without waiting.
     ///
     /// # Errors
@@ -27,6 +36,10 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 impl Transport for TcpStream {
     fn try_read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
         Self::try_read_buf(self, into)
+    }
+
+    async fn ready_to_read(&mut self) -> io::Result<()> {
+        self.readable().await
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {

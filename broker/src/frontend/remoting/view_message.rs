@@ -21,7 +21,7 @@ use crate::service::{Services, pull};
 /// Reads on a thread that may wait for the disk and answers from there.
 pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = ViewMessageHeader::decode(&request.header.ext)?;
-    let Some(held) = turn.channel.hold() else {
+    let Some(held) = turn.channel.hold_for_work() else {
         turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
         return Ok(Step::Done);
     };
