@@ -277,8 +277,7 @@ impl<T: Transport> Session<T> {
             return Ok(Some(idle_at.min(now + tick)));
         }
         self.quiet = true;
-        self.read_bytes = READ_BYTES_MIN;
-        self.input = BytesMut::new();
+        self.give_input_back();
         self.out = BytesMut::new();
         self.batch = Batch::default();
         self.replies = Vec::new();
@@ -337,6 +336,9 @@ impl<T: Transport> Session<T> {
         if self.input.len() > UNCOUNTED_BYTES && self.in_flight.is_exhausted() {
             self.refuse_begun().await?;
         }
+        if self.input.is_empty() && self.in_flight.is_exhausted() {
+            self.give_input_back();
+        }
         self.in_flight.set(self.input.len().saturating_sub(UNCOUNTED_BYTES));
         // now, not before its turns: they may have waited for the disk
         self.last_read = Instant::now();
@@ -355,8 +357,17 @@ impl<T: Transport> Session<T> {
             return Ok(());
         };
         self.refused_bytes = missing;
+        if self.input.is_empty() {
+            self.give_input_back();
+        }
         self.refuse(&frame, overload::unread(&self.services))?;
         self.finish_turn().await
+    }
+
+    /// Gives back the buffer of an input that is empty.
+    fn give_input_back(&mut self) {
+        self.input = BytesMut::new();
+        self.read_bytes = READ_BYTES_MIN;
     }
 
     fn frame_bytes_max(&self) -> usize {
