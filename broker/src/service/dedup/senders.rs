@@ -163,12 +163,12 @@ impl Drop for OwnSends {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn sends() -> Arc<FirstSends> {
+    pub(in crate::service::dedup) fn sends() -> Arc<FirstSends> {
         let dir = tempfile::tempdir().unwrap();
         let options = mezzo_storage::StoreOptions {
             segment_bytes: 1 << 20,

@@ -1,11 +1,11 @@
 //! The verdict on a send whose key is known already.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_storage::{DedupRule, FirstAnswer, FirstSend, SendKey, SenderId};
 
-use super::senders::Knocked;
+use super::senders::{Knocked, Senders};
 use crate::service::{
     Services,
     append::{AppendError, LimitWaiter},
@@ -41,8 +41,10 @@ pub(crate) async fn settle(
     waiter: &mut LimitWaiter,
     candidate: &Candidate,
 ) -> Result<Verdict, AppendError> {
+    let patience = services.config.dedup.answer_timeout;
+    let mut door = Door { senders: &services.senders, patience, knocked: None };
     for (key, explicit, first) in &candidate.firsts {
-        if !explicit && !is_lost(services, *key, first).await {
+        if !explicit && !is_lost(services, &mut door, *key, first).await {
             return Ok(Verdict::New);
         }
     }
@@ -64,14 +66,35 @@ pub(crate) async fn settle(
     Ok(Verdict::Repeat(answers))
 }
 
+/// Where the connection of the first sends is knocked at: once, however many messages a batch has.
+struct Door<'a> {
+    senders: &'a Senders,
+    patience: Duration,
+    knocked: Option<(SenderId, Knocked)>,
+}
+
+impl Door<'_> {
+    /// What came of knocking; `None` for another connection than the one before: parts of a batch came by one.
+    async fn knock(&mut self, sender: SenderId) -> Option<Knocked> {
+        match self.knocked {
+            Some((before, knocked)) => (before == sender).then_some(knocked),
+            None => {
+                let knocked = self.senders.knock(sender, self.patience).await;
+                self.knocked = Some((sender, knocked));
+                Some(knocked)
+            }
+        }
+    }
+}
+
 /// Whether the answer to `first` may have reached nobody.
-async fn is_lost(services: &Services, key: SendKey, first: &FirstSend) -> bool {
+async fn is_lost(services: &Services, door: &mut Door<'_>, key: SendKey, first: &FirstSend) -> bool {
     let Some(sender) = first.sender else { return true };
-    let patience = services.config.dedup.answer_timeout;
-    let knocked: Knocked = services.senders.knock(sender, patience).await;
-    if knocked == Knocked::Silent {
+    match door.knock(sender).await {
+        None => return false,
         // not answered for as long as a client waits, or not able to read an answer
-        return true;
+        Some(Knocked::Silent) => return true,
+        Some(Knocked::Lives | Knocked::Gone) => {}
     }
     let now: Option<(PhysicalOffset, Option<SenderId>)> =
         services.store.first_sends().find(key, services.now()).map(|now| (now.position, now.sender));
@@ -102,4 +125,25 @@ async fn read(
         tracing::warn!(%error, position = position.0, "the first of two equal sends cannot be read: the second is stored, too");
         None
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::senders::{OwnSends, tests::sends};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_answer_is_waited_for_once_whatever_a_batch_has() {
+        let senders = Arc::new(Senders::default());
+        let mut own = OwnSends::new(7, &sends(), &senders);
+        own.open_door();
+        let patience = Duration::from_secs(3);
+        let mut door = Door { senders: &senders, patience, knocked: None };
+        let begun = tokio::time::Instant::now();
+        for _ in 0..1_000 {
+            assert_eq!(door.knock(own.id()).await, Some(Knocked::Silent));
+        }
+        assert!(begun.elapsed() < 2 * patience);
+        assert_eq!(door.knock(SenderId::of(8)).await, None, "no part of the same batch");
+    }
 }

@@ -5,6 +5,8 @@
 //! {"consumerGroup":"payments","offsets":[{"topic":"orders","queueId":0,"from":5,"offset":7,"epoch":5120}]}
 //! ```
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::relaxed_json;
@@ -42,7 +44,8 @@ impl TransactionOffsetsBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// If it is above its bound, not JSON, lacks a field, or holds too many offsets.
+    /// If it is above its bound, not JSON, lacks a field, holds too many offsets, one that no queue can have, or two of
+    /// one queue.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         const WHAT: &str = "transaction offsets";
         let read: Self = relaxed_json::parse(WHAT, body)?;
@@ -52,6 +55,16 @@ impl TransactionOffsetsBody {
                 got: read.offsets.len(),
                 max: TRANSACTION_OFFSETS_MAX,
             });
+        }
+        let mut queues = HashSet::with_capacity(read.offsets.len());
+        for TransactionOffset { topic, queue_id, offset, .. } in &read.offsets {
+            if i64::try_from(*offset).is_err() {
+                return Err(DecodeError::bad_value("offset", offset.to_string(), "an offset of a queue"));
+            }
+            // which of the two would be meant?
+            if !queues.insert((topic, queue_id)) {
+                return Err(DecodeError::bad_value("queueId", queue_id.to_string(), "each queue once"));
+            }
         }
         Ok(read)
     }
@@ -80,9 +93,16 @@ mod tests {
     }
 
     #[test]
-    fn offsets_without_an_epoch_and_too_many_are_refused() {
+    fn offsets_without_an_epoch_impossible_ones_two_of_a_queue_and_too_many_are_refused() {
         let text = r#"{"consumerGroup":"g","offsets":[{"topic":"t","queueId":0,"offset":7}]}"#;
         assert!(TransactionOffsetsBody::decode(text.as_bytes()).is_err());
+        let text = r#"{"consumerGroup":"g","offsets":[{"topic":"t","queueId":0,"offset":9223372036854775808,"epoch":1}]}"#;
+        assert!(TransactionOffsetsBody::decode(text.as_bytes()).is_err());
+        let twice = TransactionOffsetsBody {
+            consumer_group: "g".to_owned(),
+            offsets: vec![one(), TransactionOffset { offset: 9, ..one() }],
+        };
+        assert!(TransactionOffsetsBody::decode(&twice.encode()).is_err());
         let offsets = vec![one(); TRANSACTION_OFFSETS_MAX + 1];
         let body = TransactionOffsetsBody { consumer_group: "g".to_owned(), offsets };
         assert!(matches!(TransactionOffsetsBody::decode(&body.encode()), Err(DecodeError::TooLong { .. })));
