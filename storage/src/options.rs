@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use mezzo_protocol::check_policy::CheckPolicy;
+use mezzo_protocol::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_MESSAGES_MAX};
 
 pub use crate::format::record::AckLevel;
 
@@ -25,6 +26,10 @@ pub struct StoreOptions {
     pub hot_bytes: u64,
     /// Most half and delayed messages that may be open at once; beyond, new ones are refused.
     pub open_messages_max: usize,
+    /// Most messages of one transaction: what the protocol allows, or less in tests.
+    pub transaction_messages_max: u16,
+    /// Most bytes of their records together: what the protocol allows, or less in tests.
+    pub transaction_bytes_max: u64,
     /// A checkpoint is written after this many bytes of log.
     pub checkpoint_bytes: u64,
     /// How long a decision stays answerable, in milliseconds; never shorter than the log holds it.
@@ -59,6 +64,8 @@ impl StoreOptions {
             retention_ms: 72 * 3_600_000,
             hot_bytes: 1 << 30,
             open_messages_max: 1_000_000,
+            transaction_messages_max: TRANSACTION_MESSAGES_MAX,
+            transaction_bytes_max: TRANSACTION_BYTES_MAX,
             checkpoint_bytes: 256 << 20,
             history_horizon_ms: 7 * 24 * 3_600_000,
             history_bytes_max: 1 << 30,

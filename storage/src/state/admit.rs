@@ -33,6 +33,17 @@ pub(crate) use leases::record_of as lease_record;
 /// of delayed transactions with the same delay.
 const TICK_MESSAGES: usize = 4096;
 
+/// How much may be open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Half and delayed messages of all.
+    pub(crate) open_messages: usize,
+    /// Messages of one transaction.
+    pub(crate) transaction_messages: u16,
+    /// Bytes of their records.
+    pub(crate) transaction_bytes: u64,
+}
+
 /// What admission came to.
 pub(crate) enum Admission {
     /// Decided here.
@@ -114,15 +125,15 @@ impl Ledger {
         &mut self,
         operation: &Operation,
         arena: &[u8],
-        open_messages_max: usize,
+        bounds: Bounds,
         sink: &mut Sink<'_>,
         publisher: &mut dyn Publisher,
     ) -> Admission {
         sink.scratch.clear();
         let result = match operation {
             Operation::Send(send) => match &send.0.guarded {
-                None => self.send(&send.0, arena, open_messages_max, sink, publisher),
-                Some(guarded) => self.send_once(&send.0, guarded, arena, open_messages_max, sink, publisher),
+                None => self.send(&send.0, arena, bounds, sink, publisher),
+                Some(guarded) => self.send_once(&send.0, guarded, arena, bounds, sink, publisher),
             },
             Operation::End(end) => return self.end(end, false, sink, publisher),
             Operation::EndUnheardOf(end) => return self.end(end, true, sink, publisher),
@@ -191,7 +202,7 @@ impl Ledger {
         &mut self,
         message: &MessageToAppend,
         arena: &[u8],
-        open_messages_max: usize,
+        bounds: Bounds,
         sink: &mut Sink<'_>,
         publisher: &mut dyn Publisher,
     ) -> OperationResult {
@@ -200,10 +211,10 @@ impl Ledger {
         }
         if let Some((half, one)) = message.half.as_ref().and_then(|h| Some((h, h.of_many.as_ref()?))) {
             let payload = arena.get(message.payload.clone()).unwrap_or_default();
-            return self.prepare_one_of_many(message, half, one, payload, open_messages_max, sink);
+            return self.prepare_one_of_many(message, half, one, payload, bounds, sink);
         }
         let visible_at_once = matches!(message.visibility, Visibility::Now);
-        if !visible_at_once && self.open_messages() >= open_messages_max {
+        if !visible_at_once && self.open_messages() >= bounds.open_messages {
             return OperationResult::Refused(Refusal::TooManyOpen);
         }
         let payload = arena.get(message.payload.clone()).unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::format::record::Outcome;
 use crate::log::Class;
 use crate::options::AckLevel;
 use crate::results::{OperationResult, Refusal};
-use crate::state::admit::{Admission, Sink, bytes_max, repeated};
+use crate::state::admit::{Admission, Bounds, Sink, bytes_max, repeated};
 use crate::state::topics::TopicConfig;
 
 /// At acknowledgement `memory`: published messages that may wait for a sync; an append beyond leads one itself. The
@@ -178,13 +178,17 @@ impl Store {
         };
         let Appender { writer, ledger, outgoing, scratch, clock } = appender;
         let mut sink = Sink { writer, seed: self.encoder.seed, scratch, clock };
+        let bounds = Bounds {
+            open_messages: self.options.open_messages_max,
+            transaction_messages: self.options.transaction_messages_max,
+            transaction_bytes: self.options.transaction_bytes_max,
+        };
         for (i, operation) in operations.iter().enumerate() {
             if !room && !operation.is_essential() {
                 batch.results.push(no_room());
                 continue;
             }
-            let admission =
-                ledger.admit(operation, &batch.arena, self.options.open_messages_max, &mut sink, outgoing);
+            let admission = ledger.admit(operation, &batch.arena, bounds, &mut sink, outgoing);
             batch.results.push(match admission {
                 Admission::Result(result) => result,
                 Admission::AskHistory => {

@@ -4,7 +4,7 @@
 
 use mezzo_protocol::ids::PhysicalOffset;
 
-use super::{Sink, push};
+use super::{Bounds, Sink, push};
 use crate::batch::MessageToAppend;
 use crate::format::record::{MessagePrefix, RECORD_HEADER_BYTES};
 use crate::half::{HalfFacts, OneOfMany};
@@ -19,7 +19,7 @@ impl Ledger {
         half: &HalfFacts,
         one: &OneOfMany,
         payload: &[u8],
-        open_messages_max: usize,
+        bounds: Bounds,
         sink: &mut Sink<'_>,
     ) -> OperationResult {
         let symbol = self.open.groups().find(&half.group);
@@ -32,7 +32,7 @@ impl Ledger {
             if one.sequence > 0 {
                 return OperationResult::Refused(Refusal::NotOpen);
             }
-            return self.open_many(message, half, payload, open_messages_max, sink);
+            return self.open_many(message, half, payload, bounds, sink);
         };
         let Some(many) = self.many.get(origin) else {
             return OperationResult::Refused(Refusal::NotOpen);
@@ -51,10 +51,10 @@ impl Ledger {
         }
         let prefix = MessagePrefix::Prepared { joins: Some(origin), delay_ms: message.delay_ms() };
         let size = RECORD_HEADER_BYTES + payload.len() + size_of::<u64>();
-        if !many.has_room(size as u64) {
+        if !many.has_room(size as u64, bounds.transaction_messages, bounds.transaction_bytes) {
             return OperationResult::Refused(Refusal::TransactionFull);
         }
-        if self.open_messages() >= open_messages_max {
+        if self.open_messages() >= bounds.open_messages {
             return OperationResult::Refused(Refusal::TooManyOpen);
         }
         // only now is it known which transaction the record has to name
@@ -72,10 +72,10 @@ impl Ledger {
         message: &MessageToAppend,
         half: &HalfFacts,
         payload: &[u8],
-        open_messages_max: usize,
+        bounds: Bounds,
         sink: &mut Sink<'_>,
     ) -> OperationResult {
-        if self.open_messages() >= open_messages_max {
+        if self.open_messages() >= bounds.open_messages {
             return OperationResult::Refused(Refusal::TooManyOpen);
         }
         let at = push(sink.writer, &message.head, payload);

@@ -9,7 +9,7 @@ use super::first_sends::{FirstSends, Part, SenderId};
 use super::key::SendKey;
 use crate::batch::{Batch, MessageToAppend, Operation};
 use crate::results::OperationResult;
-use crate::state::admit::Sink;
+use crate::state::admit::{Bounds, Sink};
 use crate::state::ledger::Ledger;
 use crate::state::publish::Publisher;
 
@@ -51,7 +51,7 @@ impl Ledger {
         message: &MessageToAppend,
         guarded: &Guarded,
         arena: &[u8],
-        open_messages_max: usize,
+        bounds: Bounds,
         sink: &mut Sink<'_>,
         publisher: &mut dyn Publisher,
     ) -> OperationResult {
@@ -65,7 +65,7 @@ impl Ledger {
         if let Some(first) = since {
             return OperationResult::Repeats { position: first.position };
         }
-        let result = self.send(message, arena, open_messages_max, sink, publisher);
+        let result = self.send(message, arena, bounds, sink, publisher);
         if let OperationResult::Stored { position, .. }
         | OperationResult::Prepared { position, .. }
         | OperationResult::Scheduled { position } = result

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use mezzo_protocol::ids::{GroupName, TransactionId};
-use mezzo_protocol::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_MESSAGES_MAX};
 
 use super::decided_ids::DecidedIds;
 use super::groups::GroupSymbol;
@@ -48,9 +47,9 @@ impl ManyMessages {
         u16::try_from(self.further.len() + 1).unwrap_or(u16::MAX)
     }
 
-    /// Whether another message of `size` bytes has room in it.
-    pub(crate) fn has_room(&self, size: u64) -> bool {
-        self.count() < TRANSACTION_MESSAGES_MAX && self.bytes + size <= TRANSACTION_BYTES_MAX
+    /// Whether another message of `size` bytes has room in it, where so many messages of so many bytes have.
+    pub(crate) fn has_room(&self, size: u64, messages_max: u16, bytes_max: u64) -> bool {
+        self.count() < messages_max && self.bytes.saturating_add(size) <= bytes_max
     }
 
     /// The message with this number: its fingerprint, and its position unless it is the first.
@@ -191,8 +190,8 @@ mod tests {
     #[test]
     fn a_transaction_is_full_at_either_bound() {
         let mut full = many("a");
-        assert!(full.has_room(TRANSACTION_BYTES_MAX) && !full.has_room(TRANSACTION_BYTES_MAX + 1));
-        full.further = (1..u64::from(TRANSACTION_MESSAGES_MAX)).map(member).collect();
-        assert!(!full.has_room(0));
+        assert!(full.has_room(64, 5, 64) && !full.has_room(65, 5, 64) && !full.has_room(u64::MAX, 5, 64));
+        full.further = (1..4).map(member).collect();
+        assert!(full.has_room(0, 5, 64) && !full.has_room(0, 4, 64));
     }
 }
