@@ -241,13 +241,12 @@ impl Model {
             (Some(held), Some(epoch)) if held.epoch == epoch && !held.released => epoch,
             (_, Some(_)) => return same("the answer to a renewal", got, &refused(Refusal::LeaseLost)),
             (Some(held), None) if !held.released && at.now < held.expires_ms && held.client != client => {
-                let until = Timestamp::from_ms(held.expires_ms);
+                let until = Timestamp::from_ms(held.expires_ms - at.behind);
                 return same("the answer to a lease", got, &refused(Refusal::LeaseHeld { until }));
             }
-            // also for the client that holds it: it may have been restarted
-            (Some(held), None) => held.epoch + 1,
-            // any that no holder had before
-            (None, None) => match got {
+            (Some(held), None) if self.fault == Fault::EpochsComeAgain => held.epoch,
+            // also for the client that holds it, which may have been restarted: any that no holder had before
+            (_, None) => match got {
                 OperationResult::Leased { epoch, .. }
                     if self.epochs.get(&key).is_none_or(|old| epoch > old) =>
                 {
@@ -262,7 +261,7 @@ impl Model {
         let next = self.offsets.appended(&key);
         let want = OperationResult::Leased {
             epoch,
-            expires_at: Timestamp::from_ms(expires_ms),
+            expires_at: Timestamp::from_ms(expires_ms - at.behind),
             next_offset: next.map(QueueOffset),
         };
         same("the answer to a lease", got, &want)

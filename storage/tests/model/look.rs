@@ -50,7 +50,8 @@ impl Run {
         self.look_at_decided(&store)?;
         self.look_at_consumers(&store)?;
         let next_due = store.next_due_at().map(|at| at.as_ms());
-        same("the next delayed message", &next_due, &self.model.due.keys().next().map(|(at, _)| *at))?;
+        let want = self.model.due.keys().next().map(|(at, _)| self.wall(*at).as_ms());
+        same("the next delayed message", &next_due, &want)?;
         self.glance()
     }
 
@@ -67,9 +68,8 @@ impl Run {
             let read = store.read_entries(&queue, QueueOffset(model.first), usize::MAX, &mut |_| true);
             let entries = read.map_err(|e| e.to_string())?.entries;
             let got: Vec<_> = entries.iter().map(|(at, e)| (*at, e.position, e.visible_at_ms)).collect();
-            let shown = model.shown.saturating_sub(model.first) as usize;
-            let want = (model.first..).zip(&model.entries).take(shown);
-            let want: Vec<_> = want.map(|(offset, e)| (offset, e.position, e.at_ms)).collect();
+            let want = model.entries.iter().filter(|e| e.offset < model.shown);
+            let want: Vec<_> = want.map(|e| (e.offset, e.position, e.at_ms)).collect();
             same(&format!("messages of queue {key:?}"), &got, &want)?;
             let read_before = self.read.get(&key).copied().unwrap_or(0);
             for ((offset, entry), want) in entries.iter().zip(&model.entries) {

@@ -7,10 +7,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub, reason = "the parts of a test have no other crate to be seen by")]
 
+mod clock;
 mod decisions;
 mod look;
 mod model;
 mod names;
+mod once;
 mod policies;
 mod restart;
 mod rules;
@@ -33,7 +35,7 @@ const SEEDS: u64 = 300;
 const STEPS: usize = 3_500;
 
 /// What the scripts must have come to, or they prove little.
-const COVERED: [&str; 30] = [
+const COVERED: [&str; 34] = [
     "decided",
     "decided with many messages",
     "decided without messages",
@@ -64,6 +66,10 @@ const COVERED: [&str; 30] = [
     "restart",
     "lost by a crash",
     "written though the write failed",
+    "transaction full",
+    "a send that repeats another",
+    "a repeat that is answered as the first one",
+    "clock set back",
 ];
 
 fn setting(name: &str) -> Option<u64> {
@@ -154,6 +160,9 @@ fn a_rule_that_the_model_has_wrong_is_noticed() {
         Fault::DoubtIsFinal,
         Fault::DelayFromPrepare,
         Fault::LostLeaseMoves,
+        Fault::NoBounds,
+        Fault::RepeatsAreStored,
+        Fault::EpochsComeAgain,
     ];
     for fault in faults {
         assert!(noticed(fault).is_some(), "nobody noticed: {fault:?}");

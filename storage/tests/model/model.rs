@@ -8,12 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use mezzo_storage::{OperationResult, Source};
 
+use super::once::First;
 use super::policies::TICK_MS;
 use super::steps::{Name, Place};
 
 pub const RETENTION_MS: u64 = 60_000;
 pub const HORIZON_MS: u64 = 150_000;
 pub const OPEN_MESSAGES_MAX: usize = 80;
+pub const TRANSACTION_MESSAGES_MAX: u16 = 6;
+/// Room for three of the larger messages of a transaction, or six small ones.
+pub const TRANSACTION_BYTES_MAX: u64 = 2_000;
 
 /// A rule that the model has wrong on purpose, to see whether anybody notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +38,12 @@ pub enum Fault {
     DelayFromPrepare,
     /// An offset moves although the lease was lost.
     LostLeaseMoves,
+    /// A transaction takes as many messages as anybody likes.
+    NoBounds,
+    /// A send that repeats another is a message.
+    RepeatsAreStored,
+    /// A lease that is taken over keeps its epoch.
+    EpochsComeAgain,
 }
 
 /// A message that is not visible yet.
@@ -48,6 +58,7 @@ pub struct Hidden {
 /// A visible one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
+    pub offset: u64,
     pub position: u64,
     pub at_ms: u64,
     pub body: String,
@@ -56,17 +67,13 @@ pub struct Entry {
 /// One queue of a topic.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
-    /// Offset of the first of `entries`.
+    /// Offset of the first of `entries`, or of the next.
     pub first: u64,
     pub entries: VecDeque<Entry>,
+    /// Offset of the next.
+    pub next: u64,
     /// Offset behind the last that is shown.
     pub shown: u64,
-}
-
-impl Queue {
-    pub fn next(&self) -> u64 {
-        self.first + self.entries.len() as u64
-    }
 }
 
 /// An undecided transaction.
@@ -74,6 +81,8 @@ impl Queue {
 pub struct Open {
     pub name: Name,
     pub messages: Vec<Hidden>,
+    /// Of all records of its messages.
+    pub bytes: u64,
     pub in_doubt: bool,
     pub asks: u32,
     pub prepared_ms: u64,
@@ -134,7 +143,10 @@ pub struct Lease {
 pub struct At {
     pub start: u64,
     pub end: u64,
+    /// Leader time.
     pub now: u64,
+    /// How far the wall clock is behind it.
+    pub behind: u64,
 }
 
 /// What a store must hold.
@@ -163,6 +175,8 @@ pub struct Model {
     pub leases_told: BTreeMap<Consumed, Lease>,
     /// The highest epoch that a queue ever had.
     pub epochs: BTreeMap<Consumed, u64>,
+    /// By topic and id: the sends that count.
+    pub firsts: BTreeMap<(u8, u8), First>,
     /// Time when the store last read the clock: a report of an offset does not.
     pub clock_ms: u64,
     pub first_position: u64,
@@ -186,15 +200,21 @@ impl Model {
     /// A message takes its place; its offset.
     pub fn show(&mut self, hidden: Hidden, at: At) -> u64 {
         let queue = self.queues.entry((hidden.to.topic, hidden.to.queue)).or_default();
-        let offset = queue.next();
-        queue.entries.push_back(Entry { position: hidden.position, at_ms: at.now, body: hidden.body });
+        let offset = queue.next;
+        queue.next += 1;
+        queue.entries.push_back(Entry {
+            offset,
+            position: hidden.position,
+            at_ms: at.now,
+            body: hidden.body,
+        });
         offset
     }
 
     /// Everything appended is synced: it is shown.
     pub fn synced(&mut self) {
         for queue in self.queues.values_mut() {
-            queue.shown = queue.next();
+            queue.shown = queue.next;
         }
         let ahead = std::mem::take(&mut self.offsets.ahead);
         self.offsets.told.extend(ahead);
@@ -251,7 +271,7 @@ impl Model {
             }
             while queue.entries.front().is_some_and(|entry| entry.position < first) {
                 queue.entries.pop_front();
-                queue.first += 1;
+                queue.first = queue.entries.front().map_or(queue.next, |entry| entry.offset);
             }
         }
         Ok(())
@@ -263,6 +283,8 @@ impl Model {
         (self.offsets.since, self.offsets.changed) = Default::default();
         self.synced();
         self.clock_ms = now;
+        let first = self.first_position;
+        self.firsts.retain(|_, send| send.position >= first);
         self.last_check_tick = now / TICK_MS;
         self.arm_all();
         for decided in self.decided.values_mut() {

@@ -1,20 +1,25 @@
 //! From steps to what the store is given: names, bodies and properties, and what a step refers to in this run.
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName, TransactionId};
-use mezzo_protocol::message::record::MessageParts;
+use mezzo_protocol::message::record::{self, MessageParts};
 use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::{
     AskAnswer, Batch, CountedAsk, EndTarget, EndTransaction, LeaseRequest, OffsetMove, Operation, Outcome,
-    ParkReason, Source, Store, TopicConfig, TransactionOffsets, Visibility, key_hash,
+    ParkReason, Part, SendFacts, SendGuard, SenderId, Source, Store, TopicConfig, TransactionOffsets,
+    Visibility, key_hash,
 };
 
 use super::decisions::{EndOp, Moved, Target};
 use super::model::Consumed;
+use super::once::id_text;
 use super::policies::{GROUP_POLICIES, WISHES};
 use super::rules::Op;
 use super::run::Run;
 use super::steps::{By, Claim, End, Moves, Name, Place, Step, Who};
+
+/// Of a record before what it holds.
+const RECORD_BYTES: usize = 12;
 
 pub fn topic_name(topic: u8) -> String {
     format!("t{topic}")
@@ -48,6 +53,10 @@ impl Run {
         let wait = |ms: &Option<u32>| ms.map(u64::from);
         Some(match step {
             Step::Send { n, to, size } => Op::Send { to: there(to)?, body: body(&format!("s{n}"), *size) },
+            Step::SendOnce { n, to, id, blind } => {
+                let looked_to = if *blind { self.synced } else { self.end };
+                Op::SendOnce { to: there(to)?, body: body(&format!("u{n}"), 10), id: *id, looked_to }
+            }
             Step::SendDelayed { n, to, in_ms } => {
                 let due_ms = self.now + u64::from(*in_ms);
                 Op::Delayed { to: there(to)?, body: body(&format!("d{n}"), 20), due_ms }
@@ -61,7 +70,12 @@ impl Run {
                 let name = Name::Many(*n);
                 let label = format!("{}.{sequence}{}", name.key(), if *other_body { 'b' } else { 'a' });
                 let (to, sequence) = (there(to)?, *sequence);
-                Op::Join { name, sequence, to, body: body(&label, 10), delay_ms: wait(delay_ms) }
+                let body = body(&label, if (n + u32::from(sequence)) % 4 == 0 { 500 } else { 10 });
+                let delay_ms = wait(delay_ms);
+                let properties = joining(name, &body, sequence);
+                let message = record::encoded_len(&parts(&topic_name(to.topic), to, &body, &properties));
+                let bytes = (RECORD_BYTES + message) as u64 + if delay_ms.is_some() { 8 } else { 0 };
+                Op::Join { name, sequence, to, body, delay_ms, bytes }
             }
             Step::End(end) => Op::End(self.resolve_end(end)?),
             Step::EndEmpty { of, commit, moves } => Op::End(EndOp {
@@ -75,11 +89,7 @@ impl Run {
                 moves: moves.map(|moves| self.resolve_moves(moves)),
             }),
             Step::Asked { of } => {
-                let mut origins: Vec<u64> =
-                    of.iter().filter_map(|name| self.origins.get(name).copied()).collect();
-                origins.sort_unstable();
-                origins.dedup();
-                Op::Asked(origins)
+                Op::Asked(of.iter().filter_map(|name| self.origins.get(name).copied()).collect())
             }
             Step::Park { of } => Op::Park(*self.origins.get(of)?),
             Step::Resume { of } => Op::Resume(*self.origins.get(of)?),
@@ -168,18 +178,34 @@ impl Run {
     /// Adds an operation to a batch.
     pub(super) fn push(&self, store: &Store, batch: &mut Batch, op: &Op) -> Result<(), String> {
         let operation = match op {
-            Op::Send { to, body } => return send(store, batch, *to, body, "", Visibility::Now),
+            Op::Send { to, body } => return send(store, batch, *to, body, "", Visibility::Now).map(drop),
+            Op::SendOnce { to, body, id, looked_to } => {
+                let (topic, id) = (topic_name(to.topic), id_text(*id));
+                let of = format!("MEZZO_DEDUP_ID\u{1}{id}\u{2}");
+                let at = send(store, batch, *to, body, &of, Visibility::Now)?;
+                let sends = store.first_sends();
+                let guard = SendGuard {
+                    key: sends.key(&SendFacts::Explicit { topic: &topic, id: &id }),
+                    explicit: true,
+                    sender: SenderId::of(1),
+                    part: Part::ALONE,
+                    looked_to: PhysicalOffset(*looked_to),
+                };
+                batch.guard(at, sends, guard);
+                return Ok(());
+            }
             Op::Delayed { to, body, due_ms } => {
-                return send(store, batch, *to, body, "", Visibility::Due(Timestamp::from_ms(*due_ms)));
+                return send(store, batch, *to, body, "", Visibility::Due(self.wall(*due_ms))).map(drop);
             }
             Op::Prepare { name, to, body, delay_ms } => {
                 let of = properties(*name, &name.key());
-                return send(store, batch, *to, body, &of, Visibility::Prepared { delay_ms: *delay_ms });
+                let visibility = Visibility::Prepared { delay_ms: *delay_ms };
+                return send(store, batch, *to, body, &of, visibility).map(drop);
             }
-            Op::Join { name, sequence, to, body, delay_ms } => {
-                let of = properties(*name, body);
-                let of = format!("{of}MEZZO_TX\u{1}{}\u{2}MEZZO_TX_SEQ\u{1}{sequence}\u{2}", name.key());
-                return send(store, batch, *to, body, &of, Visibility::Prepared { delay_ms: *delay_ms });
+            Op::Join { name, sequence, to, body, delay_ms, .. } => {
+                let of = joining(*name, body, *sequence);
+                let visibility = Visibility::Prepared { delay_ms: *delay_ms };
+                return send(store, batch, *to, body, &of, visibility).map(drop);
             }
             Op::End(end) => Operation::End(ending(end)),
             Op::Asked(origins) => {
@@ -195,14 +221,16 @@ impl Run {
                 Operation::Park { origin: PhysicalOffset(*origin), reason: ParkReason::CheckMax }
             }
             Op::Resume(origin) => Operation::Resume { origin: PhysicalOffset(*origin), by: None },
-            Op::Tick => Operation::Tick(Timestamp::from_ms(self.now + 1)),
+            Op::Tick => Operation::Tick(self.wall(self.now + 1)),
             Op::PutPolicy { group, which } => Operation::PutPolicy {
                 group: producer_name(*group),
                 policy: GROUP_POLICIES[usize::from(*which)],
             },
             Op::DeletePolicy(group) => Operation::DeletePolicy(producer_name(*group)),
             Op::PutTopic { topic: of, queues } => {
-                Operation::PutTopic(TopicConfig::new(topic(*of), u32::from(*queues)))
+                let mut config = TopicConfig::new(topic(*of), u32::from(*queues));
+                config.attributes.insert("dedup".to_owned(), "strict".to_owned());
+                Operation::PutTopic(config)
             }
             Op::DeleteTopic(of) => Operation::DeleteTopic(topic(*of)),
             Op::Lease { key, client, ttl_ms, renews } => Operation::Lease(LeaseRequest {
@@ -231,6 +259,12 @@ fn properties(name: Name, unique_key: &str) -> String {
     let group = producer_name(name.group());
     let wish = name.wish().map_or_else(String::new, |n| format!("MEZZO_CHECK\u{1}{}\u{2}", WISHES[n].0));
     format!("UNIQ_KEY\u{1}{unique_key}\u{2}PGROUP\u{1}{group}\u{2}{wish}")
+}
+
+/// Of one of many.
+fn joining(name: Name, body: &str, sequence: u16) -> String {
+    let of = properties(name, body);
+    format!("{of}MEZZO_TX\u{1}{}\u{2}MEZZO_TX_SEQ\u{1}{sequence}\u{2}", name.key())
 }
 
 fn ending(end: &EndOp) -> EndTransaction {
@@ -264,13 +298,18 @@ fn send(
     body: &str,
     properties: &str,
     visibility: Visibility,
-) -> Result<(), String> {
+) -> Result<usize, String> {
     let name = topic_name(to.topic);
     let topic = store.topic(&name).ok_or_else(|| format!("topic {name} is not there"))?;
-    let queue_id = QueueId(to.queue.into());
-    let parts = MessageParts {
-        topic: &name,
-        queue_id,
+    let parts = parts(&name, to, body, properties);
+    let added = batch.send(&store.encoder(), &topic, parts.queue_id, visibility, &parts);
+    added.map_err(|error| format!("{body} is not taken: {error}"))
+}
+
+fn parts<'a>(topic: &'a str, to: Place, body: &'a str, properties: &'a str) -> MessageParts<'a> {
+    MessageParts {
+        topic,
+        queue_id: QueueId(to.queue.into()),
         flag: 0,
         sys_flag: SysFlag(0),
         born_timestamp: Timestamp::from_ms(1),
@@ -279,7 +318,5 @@ fn send(
         reconsume_times: 0,
         body: body.as_bytes(),
         properties: properties.as_bytes(),
-    };
-    let added = batch.send(&store.encoder(), &topic, queue_id, visibility, &parts);
-    added.map(|_| ()).map_err(|error| format!("{body} is not taken: {error}"))
+    }
 }

@@ -6,8 +6,12 @@ use mezzo_protocol::ids::QueueId;
 use mezzo_storage::file_system::CrashMode;
 use mezzo_storage::{AckLevel, NoObserver, OpenReport, OperationResult, Store, StoreOptions};
 
-use super::model::{At, Fault, HORIZON_MS, OPEN_MESSAGES_MAX, RETENTION_MS, same};
+use super::model::{
+    At, Fault, HORIZON_MS, OPEN_MESSAGES_MAX, RETENTION_MS, TRANSACTION_BYTES_MAX, TRANSACTION_MESSAGES_MAX,
+    same,
+};
 use super::names::{consumer_name, topic_name};
+use super::once::WINDOW_MS;
 use super::policies::POLICY;
 use super::run::{Change, Run, Stop};
 use super::steps::Crash;
@@ -24,6 +28,10 @@ fn options() -> StoreOptions {
         retention_ms: RETENTION_MS,
         history_horizon_ms: HORIZON_MS,
         open_messages_max: OPEN_MESSAGES_MAX,
+        transaction_messages_max: TRANSACTION_MESSAGES_MAX,
+        transaction_bytes_max: TRANSACTION_BYTES_MAX,
+        dedup_window_ms: WINDOW_MS,
+        dedup_table_bytes: 1 << 16,
         checkpoint_bytes: 48 << 10,
         check: POLICY,
         ..StoreOptions::new("/data")
@@ -63,6 +71,8 @@ impl Run {
     /// Opens what is on the disk. The model goes on from what was synced and as much of the rest as was found: that is
     /// a prefix of what was appended, batch by batch.
     pub(super) fn open(&mut self) -> Result<OpenReport, Stop> {
+        // whoever starts it again has set the clock right
+        self.behind = 0;
         let opened = Store::open(Arc::new(self.disk.clone()), options(), self.time(), Arc::new(NoObserver));
         let (store, report) = opened.map_err(|e| self.stop(e))?;
         let found = report.log.end;
@@ -81,8 +91,8 @@ impl Run {
         let only_begun =
             found / SEGMENT_BYTES > known / SEGMENT_BYTES && found % SEGMENT_BYTES < SEGMENT_HEAD_MAX;
         let written = found > known && !only_begun;
-        if let Some((answered, now)) = self.failed.take().filter(|_| written) {
-            let at = At { start: known, end: found, now };
+        if let Some((answered, now, behind)) = self.failed.take().filter(|_| written) {
+            let at = At { start: known, end: found, now, behind };
             let taken = answered.into_iter().filter(|(_, got)| !matches!(got, OperationResult::Refused(_)));
             self.durable.follow(&Change::Appended(taken.collect(), at))?;
             self.count("written though the write failed");

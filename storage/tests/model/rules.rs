@@ -4,27 +4,70 @@ use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
 use mezzo_storage::{OperationResult, Outcome, Refusal};
 
 use super::decisions::EndOp;
-use super::model::{At, Consumed, Fault, Hidden, Model, OPEN_MESSAGES_MAX, Open, same};
+use super::model::{
+    At, Consumed, Fault, Hidden, Model, OPEN_MESSAGES_MAX, Open, TRANSACTION_BYTES_MAX,
+    TRANSACTION_MESSAGES_MAX, same,
+};
 use super::steps::{Name, Place};
 
 /// One operation of a batch, as the store was given it.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Send { to: Place, body: String },
-    Delayed { to: Place, body: String, due_ms: u64 },
-    Prepare { name: Name, to: Place, body: String, delay_ms: Option<u64> },
-    Join { name: Name, sequence: u16, to: Place, body: String, delay_ms: Option<u64> },
+    Send {
+        to: Place,
+        body: String,
+    },
+    SendOnce {
+        to: Place,
+        body: String,
+        id: u8,
+        looked_to: u64,
+    },
+    Delayed {
+        to: Place,
+        body: String,
+        due_ms: u64,
+    },
+    Prepare {
+        name: Name,
+        to: Place,
+        body: String,
+        delay_ms: Option<u64>,
+    },
+    /// `bytes`: of its record if it opens the transaction.
+    Join {
+        name: Name,
+        sequence: u16,
+        to: Place,
+        body: String,
+        delay_ms: Option<u64>,
+        bytes: u64,
+    },
     End(EndOp),
     Asked(Vec<u64>),
     Park(u64),
     Resume(u64),
     Tick,
-    PutPolicy { group: u8, which: u8 },
+    PutPolicy {
+        group: u8,
+        which: u8,
+    },
     DeletePolicy(u8),
-    PutTopic { topic: u8, queues: u8 },
+    PutTopic {
+        topic: u8,
+        queues: u8,
+    },
     DeleteTopic(u8),
-    Lease { key: Consumed, client: u8, ttl_ms: u64, renews: Option<u64> },
-    Release { key: Consumed, epoch: u64 },
+    Lease {
+        key: Consumed,
+        client: u8,
+        ttl_ms: u64,
+        renews: Option<u64>,
+    },
+    Release {
+        key: Consumed,
+        epoch: u64,
+    },
     DeleteConsumer(u8),
 }
 
@@ -57,6 +100,10 @@ impl Model {
                 let queue_offset = QueueOffset(self.show(hidden, at));
                 OperationResult::Stored { queue_offset, position: *position }
             }
+            Op::SendOnce { to, body, id, looked_to } => {
+                let looked_to = if self.fault == Fault::RepeatsAreStored { u64::MAX } else { *looked_to };
+                return self.sent_once((*to, body, *id), looked_to, got, at);
+            }
             Op::Delayed { .. } | Op::Prepare { .. } if full => refused(Refusal::TooManyOpen),
             Op::Delayed { to, body, due_ms } => {
                 let OperationResult::Scheduled { position } = got else {
@@ -69,11 +116,11 @@ impl Model {
             }
             Op::Prepare { name, to, body, delay_ms } => {
                 let hidden = Hidden { position: 0, to: *to, body: body.clone(), delay_ms: *delay_ms };
-                return self.prepared(*name, hidden, got, at);
+                return self.prepared(*name, hidden, 0, got, at);
             }
-            Op::Join { name, sequence, to, body, delay_ms } => {
+            Op::Join { name, sequence, to, body, delay_ms, bytes } => {
                 let hidden = Hidden { position: 0, to: *to, body: body.clone(), delay_ms: *delay_ms };
-                return self.joined(*name, *sequence, hidden, got, at);
+                return self.joined(*name, *sequence, (hidden, *bytes), got, at);
             }
             Op::End(end) => return self.end(end, got, at),
             Op::Asked(origins) => {
@@ -163,6 +210,7 @@ impl Model {
         }
         self.topics.remove(&topic);
         self.queues.retain(|(of, _), _| *of != topic);
+        self.firsts.retain(|(of, _), _| *of != topic);
         self.forget(|key| key.1 == topic);
         OperationResult::Done
     }
@@ -177,7 +225,14 @@ impl Model {
     }
 
     /// A half message begins a transaction.
-    fn prepared(&mut self, name: Name, hidden: Hidden, got: &OperationResult, at: At) -> Result<(), String> {
+    fn prepared(
+        &mut self,
+        name: Name,
+        hidden: Hidden,
+        bytes: u64,
+        got: &OperationResult,
+        at: At,
+    ) -> Result<(), String> {
         let OperationResult::Prepared { origin, position } = got else {
             return Err(format!("{name:?} is not begun: {got:?}"));
         };
@@ -186,6 +241,7 @@ impl Model {
         let open = Open {
             name,
             messages: vec![Hidden { position: origin.0, ..hidden }],
+            bytes,
             in_doubt: false,
             asks: 0,
             prepared_ms: at.now,
@@ -205,17 +261,20 @@ impl Model {
         &mut self,
         name: Name,
         sequence: u16,
-        hidden: Hidden,
+        (hidden, bytes): (Hidden, u64),
         got: &OperationResult,
         at: At,
     ) -> Result<(), String> {
         let full = self.open_messages() >= OPEN_MESSAGES_MAX;
         let Some(origin) = self.ids.get(&name).copied() else {
-            return self.joined_too_late(name, sequence, hidden, got, at);
+            return self.joined_too_late(name, sequence, (hidden, bytes), got, at);
         };
         let Some(open) = self.open.get_mut(&origin) else {
             return Err(format!("the model lost {name:?}"));
         };
+        // it says which transaction it joins
+        let bytes = bytes + 8;
+        let bounded = self.fault != Fault::NoBounds;
         let expected = open.messages.len() as u16;
         let taken = sequence == expected || (self.fault == Fault::GapsAreTaken && sequence > expected);
         let want = if let Some(first) = open.messages.get(usize::from(sequence)) {
@@ -226,6 +285,10 @@ impl Model {
             }
         } else if !taken {
             refused(Refusal::OutOfSequence { expected })
+        } else if bounded
+            && (expected >= TRANSACTION_MESSAGES_MAX || open.bytes + bytes > TRANSACTION_BYTES_MAX)
+        {
+            refused(Refusal::TransactionFull)
         } else if full {
             refused(Refusal::TooManyOpen)
         } else {
@@ -234,6 +297,7 @@ impl Model {
             };
             inside(position.0, at)?;
             open.messages.push(Hidden { position: position.0, ..hidden });
+            open.bytes += bytes;
             OperationResult::Prepared { origin: PhysicalOffset(origin), position: *position }
         };
         same("the answer to a join", got, &want)
@@ -243,7 +307,7 @@ impl Model {
         &mut self,
         name: Name,
         sequence: u16,
-        hidden: Hidden,
+        (hidden, bytes): (Hidden, u64),
         got: &OperationResult,
         at: At,
     ) -> Result<(), String> {
@@ -262,7 +326,7 @@ impl Model {
         } else if self.open_messages() >= OPEN_MESSAGES_MAX {
             same("the answer to a join", got, &refused(Refusal::TooManyOpen))
         } else {
-            self.prepared(name, hidden, got, at)
+            self.prepared(name, hidden, bytes, got, at)
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use mezzo_protocol::check_policy::Exhausted;
 use mezzo_protocol::ids::{PhysicalOffset, QueueId, QueueOffset};
-use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::SimulatedDisk;
 use mezzo_storage::{Batch, OperationResult, Source, StorageError, Store};
 
@@ -65,13 +64,18 @@ pub struct Run {
     pub(super) synced: u64,
     /// End of what is appended.
     pub(super) end: u64,
+    /// Leader time.
     pub(super) now: u64,
+    /// How far the wall clock is behind it.
+    pub(super) behind: u64,
     dying: Option<Crash>,
     /// The batch whose write failed: nobody knows whether it reached the disk.
-    pub(super) failed: Option<(Vec<Answered>, u64)>,
+    pub(super) failed: Option<(Vec<Answered>, u64, u64)>,
     pub(super) origins: HashMap<Name, u64>,
     /// The epochs that clients were given.
     pub(super) epochs: HashMap<(Consumed, u8), u64>,
+    /// The highest that anybody was given of a queue, also what a crash took back.
+    newest_epochs: HashMap<Consumed, u64>,
     /// Up to where each queue's messages were read already.
     pub(super) read: BTreeMap<(u8, u8), u64>,
     pub seen: Seen,
@@ -116,10 +120,12 @@ impl Run {
             synced: 0,
             end: 0,
             now: T0,
+            behind: 0,
             dying: None,
             failed: None,
             origins: HashMap::new(),
             epochs: HashMap::new(),
+            newest_epochs: HashMap::new(),
             read: BTreeMap::new(),
             seen: Seen::new(),
         };
@@ -136,10 +142,6 @@ impl Run {
             Some(store) => Arc::clone(store),
             None => unreachable!("a step begins with an open store"),
         }
-    }
-
-    pub(super) fn time(&self) -> Timestamp {
-        Timestamp::from_ms(self.now)
     }
 
     pub(super) fn stop(&self, error: StorageError) -> Stop {
@@ -169,11 +171,12 @@ impl Run {
             Step::Reschedule { of, in_ms } => {
                 if let Some(origin) = self.origins.get(of).copied() {
                     let at = self.now + u64::from(*in_ms);
-                    store.reschedule(PhysicalOffset(origin), Timestamp::from_ms(at));
+                    store.reschedule(PhysicalOffset(origin), self.wall(at));
                     self.model.reschedule(origin, at);
                 }
             }
-            Step::Wait { ms } => self.now += u64::from(*ms),
+            Step::Wait { ms } => self.pass(u64::from(*ms)),
+            Step::ClockBack { ms } => self.set_clock_back(u64::from(*ms)),
             Step::Report { consumer, place, offset } => {
                 if let Some(topic) = store.topic(&topic_name(place.topic)) {
                     let key = (*consumer, place.topic, place.queue);
@@ -234,6 +237,11 @@ impl Run {
             Step::EndEmpty { .. } if self.dying.is_some() => {}
             _ => {
                 let op = self.resolve(step);
+                if let (Step::SendOnce { blind: false, .. }, Some(op)) = (step, &op)
+                    && self.repeats(op)?
+                {
+                    return Ok(());
+                }
                 let of_topic = matches!(op, Some(Op::PutTopic { .. } | Op::DeleteTopic(_)));
                 self.append(op.into_iter().collect())?;
                 if of_topic {
@@ -263,16 +271,16 @@ impl Run {
         let end = match appended {
             Ok(end) => end.0,
             Err(error) => {
-                self.failed = Some((answered, self.now));
+                self.failed = Some((answered, self.now, self.behind));
                 return Err(self.stop(error));
             }
         };
-        let at = At { start: self.end, end, now: self.now };
+        let at = At { start: self.end, end, now: self.now, behind: self.behind };
         let mut judged = Vec::new();
         let mut from_history = Vec::new();
         for (op, got) in answered {
             self.count(kind_of(&got));
-            self.learn(&op, &got);
+            self.learn(&op, &got)?;
             match self.model.apply(&op, &got, at) {
                 Ok(()) => judged.push((op, got)),
                 // the history is asked after the whole batch
@@ -292,16 +300,22 @@ impl Run {
     }
 
     /// Remembers what later steps refer to.
-    fn learn(&mut self, op: &Op, got: &OperationResult) {
+    fn learn(&mut self, op: &Op, got: &OperationResult) -> Result<(), Stop> {
         match (op, got) {
             (Op::Prepare { name, .. } | Op::Join { name, .. }, OperationResult::Prepared { origin, .. }) => {
                 self.origins.insert(*name, origin.0);
             }
-            (Op::Lease { key, client, .. }, OperationResult::Leased { epoch, .. }) => {
+            (Op::Lease { key, client, renews, .. }, OperationResult::Leased { epoch, .. }) => {
+                let newest = self.newest_epochs.entry(*key).or_insert(0);
+                if renews.is_none() && *epoch <= *newest {
+                    return Err(format!("epoch {epoch} of {key:?} comes again").into());
+                }
+                *newest = (*newest).max(*epoch);
                 self.epochs.insert((*key, *client), *epoch);
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn check(&mut self, max: usize, reply: Reply) -> Result<(), Stop> {
@@ -327,7 +341,7 @@ impl Run {
             }
             if reply != Reply::Forgotten {
                 let at = self.now + POLICY.interval_ms;
-                self.store().reschedule(PhysicalOffset(origin), Timestamp::from_ms(at));
+                self.store().reschedule(PhysicalOffset(origin), self.wall(at));
                 self.model.reschedule(origin, at);
             }
         }
@@ -352,7 +366,7 @@ impl Run {
         self.tail.push((self.end, Change::Flushed));
     }
 
-    fn sync(&mut self) -> Result<(), Stop> {
+    pub(super) fn sync(&mut self) -> Result<(), Stop> {
         self.store().sync().map_err(|e| self.stop(e))?;
         self.all_synced()
     }

@@ -98,7 +98,8 @@ impl Script {
         let n = self.number();
         let to = self.place();
         match self.random.below(20) {
-            0..=3 => Step::Send { n, to, size: self.size() },
+            0..=1 => Step::Send { n, to, size: self.size() },
+            2..=3 => Step::SendOnce { n, to, id: self.random.below(4) as u8, blind: self.random.one_in(2) },
             4 => Step::SendDelayed { n, to, in_ms: self.random.of(&[0, 1, 50, 2000]) },
             5..=7 => {
                 self.begun.push_back((Name::Alone(n), 1));
@@ -241,7 +242,8 @@ impl Script {
                 which => Step::PutPolicy { group: client % 2, which: which as u8 - 1 },
             },
             338 => Step::PutTopic { topic: place.topic, queues: 1 + (offset % u32::from(QUEUES)) as u8 },
-            339..=384 => Step::Sync,
+            339 => Step::ClockBack { ms: self.random.of(&[6_000, 90_000, 7_200_000]) },
+            340..=384 => Step::Sync,
             385..=387 => Step::Checkpoint,
             388..=395 => Step::Keep,
             396 => Step::Restart,

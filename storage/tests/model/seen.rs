@@ -39,6 +39,7 @@ pub fn kind_of(result: &OperationResult) -> &'static str {
             Refusal::NotOpen => "not open",
             Refusal::OutOfSequence { .. } => "out of sequence",
             Refusal::SequenceReused => "sequence reused",
+            Refusal::TransactionFull => "transaction full",
             Refusal::TooManyOpen => "too many open",
             Refusal::TopicHasOpenMessages => "topic has open messages",
             Refusal::NotFound => "not found",

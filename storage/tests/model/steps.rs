@@ -135,6 +135,14 @@ pub enum Step {
         to: Place,
         size: u16,
     },
+    /// A send that counts once. `blind`: it does not look at what came since the last sync, as one that is sent at the
+    /// same time as another does not.
+    SendOnce {
+        n: u32,
+        to: Place,
+        id: u8,
+        blind: bool,
+    },
     SendDelayed {
         n: u32,
         to: Place,
@@ -184,6 +192,10 @@ pub enum Step {
     },
     Tick,
     Wait {
+        ms: u32,
+    },
+    /// Somebody sets the wall clock back.
+    ClockBack {
         ms: u32,
     },
     Report {
