@@ -357,8 +357,11 @@ impl Running {
 }
 
 /// What helps when the folder itself is the problem; the other errors of the store say it themselves.
-const fn what_to_do(error: &StorageError) -> &'static str {
+fn what_to_do(error: &StorageError) -> &'static str {
     match error {
+        StorageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            "; make room on its disk and start again"
+        }
         StorageError::Io { .. } => {
             "; make it writable for this user, or set store.dir (--data-dir) to another folder"
         }

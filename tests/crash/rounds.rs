@@ -43,6 +43,10 @@ const SETTINGS: [&str; 5] = [
 pub(crate) trait Machine {
     /// Where the broker keeps its data.
     fn data_dir(&self) -> PathBuf;
+    /// What the program finds in its environment besides.
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
     /// Ends the program the hard way; what its disk holds afterwards is what the next start finds.
     fn crash(&mut self, binary: Binary);
 }
@@ -62,7 +66,7 @@ pub(crate) fn run(machine: &mut impl Machine, rounds: u32, mut chance: Chance, s
     let settings: Vec<&str> = SETTINGS.into_iter().chain(more.as_deref()).collect();
     let began = Instant::now();
     for round in 0..=rounds {
-        let binary = Binary::serve(&machine.data_dir(), &log, &settings);
+        let binary = Binary::serve_with(&machine.data_dir(), &log, &settings, &machine.environment());
         {
             let mut oracle = oracle.lock().expect("no worker panicked");
             oracle.remark(&format!("# round {round}"));

@@ -74,7 +74,41 @@ impl Binary {
         log: &Path,
         settings: &[&str],
     ) -> Self {
+        let started = Self::start(broker, name_server, data_dir, log, settings, &[]);
+        started.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// As [`Binary::serve`], with more in its environment.
+    pub fn serve_with(
+        data_dir: &Path,
+        log: &Path,
+        settings: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let started = Self::start(free, free, data_dir, log, settings, environment);
+        started.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// As [`Binary::serve`], of a program that may not be able to.
+    ///
+    /// # Errors
+    /// What it printed and logged before it ended.
+    pub fn try_serve(data_dir: &Path, log: &Path, settings: &[&str]) -> Result<Self, String> {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start(free, free, data_dir, log, settings, &[])
+    }
+
+    fn start(
+        broker: SocketAddr,
+        name_server: SocketAddr,
+        data_dir: &Path,
+        log: &Path,
+        settings: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<Self, String> {
         let mut command = Command::new(mezzo());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.arg("serve").arg("--data-dir").arg(data_dir);
         command.arg("--listen").arg(broker.to_string());
         command.arg("--name-server-listen").arg(name_server.to_string());
@@ -95,10 +129,8 @@ impl Binary {
         while broker.is_none() || name_server.is_none() {
             let Some(Ok(line)) = lines.next() else {
                 let _ = child.wait();
-                panic!(
-                    "no banner; printed {banner:?}, logged:\n{}",
-                    fs::read_to_string(log).unwrap_or_default()
-                );
+                let logged = fs::read_to_string(log).unwrap_or_default();
+                return Err(format!("no banner; printed {banner:?}, logged:\n{logged}"));
             };
             broker = broker.or_else(|| address_behind(&line, "broker"));
             name_server = name_server.or_else(|| address_behind(&line, "name server"));
@@ -106,7 +138,7 @@ impl Binary {
         }
         thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         let (broker, name_server) = broker.zip(name_server).expect("both are there");
-        Self { child, log: log.to_owned(), broker, name_server }
+        Ok(Self { child, log: log.to_owned(), broker, name_server })
     }
 
     /// Its process id.
@@ -124,6 +156,18 @@ impl Binary {
     pub fn terminate(mut self) -> ExitStatus {
         self.signal("TERM");
         wait::until("the program stops on SIGTERM", || self.child.try_wait().expect("a child has a state"))
+    }
+
+    /// Waits until it has ended by itself; how it did, and what it has logged.
+    pub fn ends_by_itself(mut self) -> (ExitStatus, String) {
+        let status =
+            wait::until("the program ends by itself", || self.child.try_wait().expect("a child has a state"));
+        (status, self.logged())
+    }
+
+    /// Lets it go on after [`Binary::freeze`].
+    pub fn thaw(&self) {
+        self.signal("CONT");
     }
 
     /// Freezes it, and returns once no thread of it runs any more: system calls that were under way are over then.

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use mezzo_protocol::remoting::RemotingCommand;
+
 use crate::chance::Chance;
 use crate::oracle::{Fate, Oracle};
 use crate::producer::{Half, Producer, SUCCESS, Verdict};
@@ -14,6 +16,10 @@ use crate::producer::{Half, Producer, SUCCESS, Verdict};
 const BURST: u64 = 8;
 /// The broker has no room just now.
 const SYSTEM_BUSY: i32 = 2;
+/// The broker's disk has failed it: it ends.
+const SERVICE_NOT_AVAILABLE: i32 = 14;
+/// What is answered by whoever met the failure itself; it may or may not have been stored.
+const SYSTEM_ERROR: i32 = 1;
 /// How long a broker that has not been crashed may take for an answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -72,6 +78,9 @@ impl Load {
                 // said before anything was appended: as if it had never been sent
                 continue;
             }
+            if disk_failed(&answer) {
+                return None;
+            }
             let half = producer.prepared(self.topic, key, &answer);
             self.note(&half.key, Fate::Prepared(half.clone()));
             halves.push(half);
@@ -90,6 +99,9 @@ impl Load {
         producer.wire.try_send_all(ends.iter().map(|(request, ..)| request))?;
         for (request, half, verdict) in ends {
             let answer = producer.wire.try_answer(request.opaque, ANSWER)?;
+            if disk_failed(&answer) {
+                return None;
+            }
             assert_eq!(
                 answer.code, SUCCESS,
                 "an END of an open transaction is carried out: {:?}",
@@ -99,6 +111,12 @@ impl Load {
         }
         Some(())
     }
+}
+
+fn disk_failed(answer: &RemotingCommand) -> bool {
+    let by_the_system = |remark: &String| remark.contains("os error");
+    answer.code == SERVICE_NOT_AVAILABLE
+        || answer.code == SYSTEM_ERROR && answer.remark.as_ref().is_some_and(by_the_system)
 }
 
 /// Tells the broker again what it may have missed, and something else about what it has decided; returns what is wrong.

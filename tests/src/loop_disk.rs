@@ -58,6 +58,13 @@ impl LoopDisk {
         self.folder.join("mount")
     }
 
+    /// Bytes that can still be written.
+    pub fn free_bytes(&self) -> u64 {
+        let output = Command::new("df").args(["--output=avail", "-B1"]).arg(self.path()).output();
+        let said = String::from_utf8(output.expect("df can be run").stdout).expect("df prints text");
+        said.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("df prints a number")
+    }
+
     fn mount(&mut self) -> Result<(), String> {
         fs::create_dir_all(self.path()).map_err(|error| error.to_string())?;
         let options = format!("loop,commit={COMMIT_SECONDS}");
