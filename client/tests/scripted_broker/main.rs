@@ -5,6 +5,7 @@
 mod batching;
 mod broadcasting;
 mod connection;
+mod consume_transform;
 mod consuming;
 mod counting;
 mod encoding;

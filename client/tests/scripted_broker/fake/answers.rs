@@ -12,6 +12,7 @@ use mezzo_protocol::remoting::body::route::{BrokerData, KeyStyle, QueueData, Top
 use mezzo_protocol::remoting::{RemotingCommand, RequestCode, ResponseCode};
 
 use super::messages::{compressed_record, record};
+use super::mezzo::Leases;
 
 /// The name of the fake broker.
 pub(crate) const BROKER: &str = "fake";
@@ -32,6 +33,8 @@ pub(crate) struct Queues {
     pub(crate) locked_elsewhere: Vec<u32>,
     /// Where a second broker is said to be, which has queues of every topic too.
     pub(crate) second: Option<SocketAddr>,
+    /// Plays a Mezzo broker.
+    pub(crate) leases: Option<Leases>,
     sent: i64,
 }
 
@@ -86,6 +89,9 @@ impl Queues {
         connection: usize,
         request: &RemotingCommand,
     ) -> Option<RemotingCommand> {
+        if let Some(answer) = self.mezzo_answer(request) {
+            return Some(answer);
+        }
         let field = |name: &str| request.ext_value(name).unwrap_or_default().to_owned();
         let number = |name: &str| field(name).parse::<i64>().unwrap_or(0);
         let queue = || (field("topic"), u32::try_from(number("queueId")).unwrap());
@@ -108,7 +114,7 @@ impl Queues {
                     self.topics.entry(format!("%RETRY%{}", consumer.group_name)).or_insert(1);
                 }
                 self.heartbeats.insert(connection, heartbeat);
-                reply(ResponseCode::SUCCESS)
+                self.heartbeat_reply(reply(ResponseCode::SUCCESS))
             }
             RequestCode::UNREGISTER_CLIENT => {
                 self.heartbeats.remove(&connection);

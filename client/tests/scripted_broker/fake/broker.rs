@@ -75,6 +75,11 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// All requests with this code, in their order.
+    pub(crate) fn all(&self, code: RequestCode) -> Vec<Seen> {
+        self.seen.iter().filter(|seen| seen.code() == code).cloned().collect()
+    }
+
     /// How often a request with this code came for a topic.
     pub(crate) fn count(&self, code: RequestCode, topic: &str) -> usize {
         self.seen.iter().filter(|seen| seen.code() == code && seen.field("topic") == topic).count()
@@ -165,7 +170,7 @@ impl FakeBroker {
 
     /// All requests with this code so far.
     pub(crate) fn all(&self, code: RequestCode) -> Vec<Seen> {
-        self.shared.lock().seen.iter().filter(|seen| seen.code() == code).cloned().collect()
+        self.shared.lock().all(code)
     }
 
     /// Connections accepted so far.

@@ -54,18 +54,24 @@ pub(crate) fn compressed_record(topic: &str, queue: u32, offset: u64, zlib: &[u8
 }
 
 /// A half message of `group`.
-fn half_record(group: &str, unique_key: &str) -> Vec<u8> {
-    let properties = properties::encode([
+fn half_record(group: &str, unique_key: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let usual = [
         (properties::TRANSACTION_PREPARED, "true"),
         (properties::PRODUCER_GROUP, group),
         (properties::UNIQUE_KEY, unique_key),
         (properties::REAL_TOPIC, "orders"),
-    ]);
+    ];
+    let properties = properties::encode(usual.into_iter().chain(more.iter().copied()));
     delivered("RMQ_SYS_TRANS_HALF_TOPIC", 0, 7, &properties.unwrap(), (SysFlag::NONE, b"half"))
 }
 
 /// The broker's question about a half message.
 pub(crate) fn check_back(group: &str, unique_key: &str) -> RemotingCommand {
+    check_back_with(group, unique_key, &[])
+}
+
+/// The same about one with further properties.
+pub(crate) fn check_back_with(group: &str, unique_key: &str, more: &[(&str, &str)]) -> RemotingCommand {
     let header = CheckTransactionStateHeader {
         topic: None,
         tran_state_table_offset: 7,
@@ -74,6 +80,6 @@ pub(crate) fn check_back(group: &str, unique_key: &str) -> RemotingCommand {
         transaction_id: Some("tx-id".into()),
         offset_msg_id: None,
     };
-    let body = half_record(group, unique_key);
+    let body = half_record(group, unique_key, more);
     RemotingCommand::request(RequestCode::CHECK_TRANSACTION_STATE, header.encode(), body).oneway()
 }

@@ -3,6 +3,8 @@
 mod answers;
 mod broker;
 mod messages;
+mod mezzo;
 
 pub(crate) use broker::{Action, FakeBroker, Memory, Seen, settings};
-pub(crate) use messages::check_back;
+pub(crate) use messages::{check_back, check_back_with};
+pub(crate) use mezzo::{Leases, says};
