@@ -37,6 +37,8 @@
 //! - **Everything is bounded.** Each queue, buffer and wait has a name and a default in [`config`].
 //! - **Both or neither.** A message and a transaction of your own database, without code that answers check-backs: the
 //!   module `database`, with one of the features `sqlite`, `postgres` and `mysql`.
+//! - **Once, from topic to topic.** What is consumed and what is produced from it, in one transaction:
+//!   [`TransactionalConsumer`] and [`Transaction::ack`].
 //! - **At least once.** A message comes again after a crash, a rebalance or a retry: process it so that this does no
 //!   harm, or by `database::process_once`.
 //!

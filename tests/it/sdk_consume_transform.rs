@@ -195,3 +195,26 @@ async fn a_group_that_begins_with_the_last_message_keeps_its_start_over_a_crash(
     bodies.sort();
     assert_eq!(bodies, numbered(8..12));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_the_subscription_leaves_out_move_with_the_batch_behind_them() {
+    let broker = TestBroker::start(&[]);
+    let client = connect(&broker).await;
+    let plain = client.producer("waiters").start().await.unwrap();
+    for (tag, body) in [("tea", "0"), ("coffee", "1"), ("tea", "2"), ("tea", "3"), ("coffee", "4")] {
+        let message = Message::builder(ORDERS).sharding_key("one").tag(tag).body(body.to_owned()).build();
+        plain.send(message.unwrap()).await.unwrap();
+    }
+    let builder = client.transactional_consumer(BILLING).subscribe(ORDERS, "coffee");
+    let config = ConsumerConfig::default().batch_messages_max(1);
+    let consumer = builder.config(config).start().await.unwrap();
+    let (producer, _) = producer(&client, TransactionConfig::default()).await;
+    let mut places = Vec::new();
+    for _ in 0..2 {
+        let batch = consumer.next_batch().await.unwrap();
+        places.push((batch.from().0, batch.next_offset().0));
+        assert!(bill(&producer, &batch).await.unwrap().commit().await.is_committed());
+    }
+    assert_eq!(places, [(0, 2), (2, 5)]);
+    assert_eq!(visible(&broker, BILLS), ["1", "4"]);
+}

@@ -167,10 +167,11 @@ async fn a_commit_that_is_never_answered_asks_for_a_new_lease_and_no_question_co
     assert!(answers.all(|seen| seen.field("commitOrRollback") != "8"), "{said:?}");
     // The broker had recorded it: the new lease says so, and the batch does not come again.
     broker.always(END, None);
-    let mut memory = broker.shared.lock();
-    memory.queues.committed.insert(("billing".to_owned(), "orders".to_owned(), 0), 1);
-    memory.queues.put("orders", 0, "t", "tea");
-    drop(memory);
+    {
+        let mut memory = broker.shared.lock();
+        memory.queues.committed.insert(("billing".to_owned(), "orders".to_owned(), 0), 1);
+        memory.queues.put("orders", 0, "t", "tea");
+    }
     assert!(matches!(producer.begin().await.unwrap().ack(&batch), Err(AckError::Again)));
     let on = next(&consumer).await;
     assert!(on.epoch() > batch.epoch());
