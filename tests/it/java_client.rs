@@ -1,6 +1,7 @@
 //! What the Java clients of RocketMQ 4.9 and 5 need of an answer, in both header encodings: every field that they decode
-//! as one that must be there, every code that they branch on, every body in the shape that fastjson reads. They cannot
-//! be run here; their requests are written out as they write them. Where Go's client differs, it is named.
+//! as one that must be there, every code that they branch on, every body in the shape that fastjson reads.
+//! Their requests are written out as they write them; `tests/java` plays with the clients themselves where they are
+//! installed. Where Go's client differs, it is named.
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 const SUCCESS: i32 = 0;
 const SYSTEM_ERROR: i32 = 1;
 const REQUEST_CODE_NOT_SUPPORTED: i32 = 3;
+const MESSAGE_ILLEGAL: i32 = 13;
 const TOPIC_NOT_EXIST: i32 = 17;
 const PULL_NOT_FOUND: i32 = 19;
 const PULL_RETRY_IMMEDIATELY: i32 = 20;
@@ -535,5 +537,42 @@ fn a_check_back_names_its_transaction_and_carries_its_message() {
         assert_eq!((message.text(), message.topic.as_str()), ("half", "orders"));
         assert_eq!(message.property("PGROUP"), Some("PG"), "the client looks for its producer by it");
         assert_eq!((message.key.as_deref(), message.property("KEYS")), (Some(&*key), Some("k")));
+    });
+}
+
+/// Consumers of RocketMQ 5 leave messages without a region out of their traces.
+#[test]
+fn each_delivered_message_names_a_region_once() {
+    Stage::each(|mut stage| {
+        let with_region = format!("UNIQ_KEY\u{1}{}\u{2}MSG_REGION\u{1}elsewhere\u{2}", unique_key());
+        // RocketMQ 5 leaves out the last separator
+        let without = format!("TAGS\u{1}a\u{2}UNIQ_KEY\u{1}{}", unique_key());
+        for properties in [&with_region, &without] {
+            let reply = stage.wire.call(310, &send_fields(properties, "0"), b"body");
+            assert_eq!(reply.code, SUCCESS, "{:?}", reply.remark);
+        }
+        let reply = stage.wire.call(11, &pull_fields("0", "6", "7"), b"");
+        assert_eq!(reply.code, SUCCESS, "{:?}", reply.remark);
+        let regions: Vec<_> = messages(&reply.body)
+            .iter()
+            .map(|message| message.property("MSG_REGION").map(str::to_owned))
+            .collect();
+        assert_eq!(regions, [Some("elsewhere".to_owned()), Some("DefaultRegion".to_owned())]);
+    });
+}
+
+/// What `DefaultMQProducer.request` sends: nobody would carry the answer back, so it is not taken to be a message.
+#[test]
+fn a_message_that_asks_for_a_reply_is_refused_at_once() {
+    Stage::each(|mut stage| {
+        let properties = format!(
+            "UNIQ_KEY\u{1}{}\u{2}CORRELATION_ID\u{1}c1\u{2}REPLY_TO_CLIENT\u{1}java\u{2}TTL\u{1}3000\u{2}",
+            unique_key()
+        );
+        let reply = stage.wire.call(310, &send_fields(&properties, "0"), b"question");
+        assert_eq!(reply.code, MESSAGE_ILLEGAL);
+        assert!(reply.remark.unwrap_or_default().contains("request-reply is not served"));
+        let reply = stage.wire.call(325, &send_fields(&properties, "0"), b"answer");
+        assert_eq!(reply.code, REQUEST_CODE_NOT_SUPPORTED);
     });
 }

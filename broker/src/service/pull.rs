@@ -1,5 +1,5 @@
 //! Reads messages of one queue for a consumer. What a consumer gets are patched copies of the stored bytes: queue
-//! offset, position, visible time, the broker's address, and for a committed half message its origin.
+//! offset, position, visible time, the broker's address, a region, and for a committed half message its origin.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -10,10 +10,14 @@ use bytes::{Bytes, BytesMut};
 use mezzo_protocol::{
     error::DecodeError,
     ids::{PhysicalOffset, QueueOffset},
-    message::{record, sys_flag::TransactionBits, tag::TagFilter},
+    message::{properties, record, sys_flag::TransactionBits, tag::TagFilter},
     time::Timestamp,
 };
 use mezzo_storage::{Queue, QueueEntry, StorageError, Store, StoredMessage};
+
+/// The region that every delivered message names, as RocketMQ's broker does unless told otherwise: Java's consumers of
+/// RocketMQ 5 trace no message without one.
+const REGION: &str = "DefaultRegion";
 
 /// What a consumer asks of one queue.
 #[derive(Debug, Clone)]
@@ -175,5 +179,7 @@ pub(crate) fn deliver(
         }
         patched => patched,
     };
-    patched.inspect_err(|_| out.truncate(start))
+    patched
+        .and_then(|()| record::add_property(out, start, properties::MSG_REGION, REGION))
+        .inspect_err(|_| out.truncate(start))
 }

@@ -213,6 +213,11 @@ fn send_one(
     (queue, rule): (QueueId, DedupRule),
 ) -> Result<Sent, SendError> {
     let marks = Marks::of(send.properties);
+    if marks.reply_to.is_some() {
+        return Err(SendError::Illegal(
+            "it asks for a reply (property REPLY_TO_CLIENT), and request-reply is not served".into(),
+        ));
+    }
     let delay_ms = marks.delay(now)?;
     // an old consumer's own retry of a message that once was a half message
     let half = marks.half && !(send.reconsume_times > 0 && delay_ms.is_some());

@@ -38,6 +38,8 @@ pub(super) struct Marks<'a> {
     pub(super) immunity_s: Option<&'a str>,
     /// `POP_CK` is there; brokers alone may set it.
     pub(super) pop_receipt: bool,
+    /// The client that waits for a message in answer to this one.
+    pub(super) reply_to: Option<&'a str>,
 }
 
 impl<'a> Marks<'a> {
@@ -55,6 +57,7 @@ impl<'a> Marks<'a> {
                 properties::TIMER_DELIVER_MS => marks.deliver_ms = Some(value),
                 properties::CHECK_IMMUNITY_TIME_SECONDS => marks.immunity_s = Some(value),
                 properties::POP_CK => marks.pop_receipt = true,
+                properties::REPLY_TO_CLIENT => marks.reply_to = Some(value),
                 _ => {}
             }
         }

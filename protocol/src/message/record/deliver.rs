@@ -2,12 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::BytesMut;
+
 use super::layout::{
     Layout, MAGIC_AT, MAGIC_V1, MAGIC_V2, PHYSICAL_OFFSET_AT, QUEUE_OFFSET_AT, SYS_FLAG_AT, host_bytes,
 };
 use super::view::MessageView;
 use crate::error::DecodeError;
 use crate::ids::{PhysicalOffset, QueueOffset};
+use crate::limits::PROPERTIES_BYTES_MAX;
+use crate::message::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR};
 use crate::message::sys_flag::{SysFlag, TransactionBits};
 use crate::time::Timestamp;
 
@@ -73,6 +77,48 @@ pub fn patch(stored: &mut [u8], delivery: &Delivery) -> Result<(), DecodeError> 
     put(stored, layout.store_timestamp_at, &delivery.store_timestamp.as_wire_ms().to_be_bytes());
     put(stored, layout.store_host_at, host.get(..layout.store_host_bytes).unwrap_or_default());
     put(stored, layout.prepared_offset_at, &delivery.prepared_transaction_offset.as_wire().to_be_bytes());
+    Ok(())
+}
+
+/// Gives the message that `out` ends with, from byte `start` on, one more property. One that has it already, or whose
+/// properties have no room for it, stays as it is.
+///
+/// # Errors
+/// If there is no message from `start` to the end. Nothing is changed then.
+pub fn add_property(out: &mut BytesMut, start: usize, name: &str, value: &str) -> Result<(), DecodeError> {
+    let message = out.get(start..).unwrap_or_default();
+    let view = MessageView::parse(message)?;
+    if view.total_len() != message.len() {
+        let (got, expected) = (view.total_len(), message.len());
+        return Err(DecodeError::LengthMismatch { what: "message", got, expected });
+    }
+    let present = view.properties();
+    if properties::find(present, name).is_some() {
+        return Ok(());
+    }
+    // newer clients leave out the separator behind the last entry
+    let unfinished = present.last().is_some_and(|last| char::from(*last) != PROPERTY_SEPARATOR);
+    let added = usize::from(unfinished) + name.len() + value.len() + 2;
+    let length = present.len() + added;
+    let (Ok(total), Ok(properties_length)) = (u32::try_from(message.len() + added), u16::try_from(length))
+    else {
+        return Ok(());
+    };
+    if length > PROPERTIES_BYTES_MAX {
+        return Ok(());
+    }
+    let length_at = message.len() - present.len() - 2;
+    let message = out.get_mut(start..).unwrap_or_default();
+    put(message, 0, &total.to_be_bytes());
+    put(message, length_at, &properties_length.to_be_bytes());
+    let mut separators = [0; 4];
+    if unfinished {
+        out.extend_from_slice(PROPERTY_SEPARATOR.encode_utf8(&mut separators).as_bytes());
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(NAME_VALUE_SEPARATOR.encode_utf8(&mut separators).as_bytes());
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(PROPERTY_SEPARATOR.encode_utf8(&mut separators).as_bytes());
     Ok(())
 }
 

@@ -25,7 +25,7 @@ mod layout;
 mod tests;
 mod view;
 
-pub use deliver::{Delivered, Delivery, decode_delivered, patch};
+pub use deliver::{Delivered, Delivery, add_property, decode_delivered, patch};
 pub use encode::{MessageParts, encode, encoded_len};
 pub use layout::{MAGIC_V1, MAGIC_V2, body_crc};
 pub use view::MessageView;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
@@ -350,5 +351,42 @@ proptest! {
             prop_assert_eq!(view.total_len(), bytes.len());
         }
         let _ = patch(&mut bytes, &delivery(STORE_V4));
+    }
+}
+
+#[test]
+fn a_delivered_message_gets_one_more_property_and_nothing_else_of_it_changes() {
+    for (properties, after) in [
+        ("", "R\u{1}here\u{2}"),
+        ("TAGS\u{1}a\u{2}", "TAGS\u{1}a\u{2}R\u{1}here\u{2}"),
+        ("TAGS\u{1}a", "TAGS\u{1}a\u{2}R\u{1}here\u{2}"),
+        ("R\u{1}there\u{2}", "R\u{1}there\u{2}"),
+    ] {
+        let sent = MessageParts { properties: properties.as_bytes(), ..parts(BORN_V4, false) };
+        let wanted = MessageParts { properties: after.as_bytes(), ..sent };
+        let (mut before, mut expected) = (b"what is before it".to_vec(), b"what is before it".to_vec());
+        let start = before.len();
+        encode(&sent, &mut before).unwrap();
+        encode(&wanted, &mut expected).unwrap();
+        let mut out = BytesMut::from(&before[..]);
+        add_property(&mut out, start, "R", "here").unwrap();
+        assert_eq!(out, expected, "{properties:?}");
+        assert!(add_property(&mut out, start + 1, "S", "here").is_err(), "no message begins there");
+        assert_eq!(out, expected);
+    }
+}
+
+#[test]
+fn a_property_without_room_is_left_out() {
+    for (used, fits) in [(PROPERTIES_BYTES_MAX - 4, true), (PROPERTIES_BYTES_MAX - 3, false)] {
+        let properties = format!("A\u{1}{}\u{2}", "a".repeat(used - 3));
+        let sent = MessageParts { properties: properties.as_bytes(), ..parts(BORN_V4, false) };
+        let mut stored = Vec::new();
+        encode(&sent, &mut stored).unwrap();
+        let mut out = BytesMut::from(&stored[..]);
+        add_property(&mut out, 0, "R", "r").unwrap();
+        let view = MessageView::parse(&out).unwrap();
+        assert_eq!(properties::find(view.properties(), "R").is_some(), fits, "{used}");
+        assert_eq!(out == stored, !fits);
     }
 }
