@@ -449,3 +449,26 @@ fn pages_and_comments() -> Vec<(String, String)> {
     }
     found
 }
+
+/// What `/metrics` tells, as a table between two marks. `MEZZO_WRITE_DOCS=1 cargo test -p mezzo-tests --test tidy` writes
+/// it anew.
+#[test]
+fn the_page_of_metrics_is_what_the_program_tells() {
+    const MARK: &str = "<!-- made from the code -->\n";
+    let path = workspace().join("docs/metrics.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let parts: Vec<&str> = page.split(MARK).collect();
+    let [before, _, after] = parts.as_slice() else {
+        panic!("docs/metrics.md has its table between two marks")
+    };
+    let table = mezzo_broker::metrics::documentation();
+    let expected = format!("{before}{MARK}{table}{MARK}{after}");
+    if std::env::var_os("MEZZO_WRITE_DOCS").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap();
+    assert!(
+        written == expected,
+        "docs/metrics.md is not what /metrics tells; MEZZO_WRITE_DOCS=1 writes it anew"
+    );
+}

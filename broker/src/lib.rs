@@ -64,7 +64,7 @@ pub mod clock;
 pub mod config;
 mod core;
 mod frontend;
-mod metrics;
+pub mod metrics;
 pub mod server;
 mod service;
 

@@ -23,7 +23,10 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
-    frontend::remoting::{reactor, turn::Role},
+    frontend::{
+        http,
+        remoting::{reactor, turn::Role},
+    },
     metrics::Metrics,
     service::{
         self, DiskThreads, Services,
@@ -131,6 +134,7 @@ pub struct Broker {
     broker_address: SocketAddr,
     name_server_address: SocketAddr,
     advertised: SocketAddr,
+    metrics_address: Option<SocketAddr>,
     data_dir: PathBuf,
     recovery: OpenReport,
     fenced: watch::Receiver<Option<String>>,
@@ -187,6 +191,8 @@ impl Broker {
         config.check()?;
         let broker = bind(config.server.listen, "server.listen")?;
         let name_server = bind(config.server.name_server_listen, "server.name_server_listen")?;
+        let watch = config.metrics.listen.map(|address| bind(address, "metrics.listen")).transpose()?;
+        let metrics_address = watch.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker_address = broker.local_addr().map_err(StartError::Thread)?;
         let name_server_address = name_server.local_addr().map_err(StartError::Thread)?;
         let advertised = address::advertised(config.server.advertise.as_deref(), broker_address)?;
@@ -215,6 +221,7 @@ impl Broker {
             broker_address,
             name_server_address,
             advertised,
+            metrics_address,
             data_dir: config.store.dir.clone(),
             recovery,
             fenced,
@@ -223,7 +230,8 @@ impl Broker {
         };
         // from here on an early return drops `started`, which stops what runs
         let listeners = [(broker, Role::Broker), (name_server, Role::NameServer)];
-        let threads = threads(&services, listeners, &stop, report_broken).map_err(StartError::Thread)?;
+        let threads =
+            threads(&services, listeners, watch, &stop, report_broken).map_err(StartError::Thread)?;
         if let Some(running) = &mut started.running {
             running.threads = threads;
         }
@@ -255,6 +263,12 @@ impl Broker {
             });
         }
         address.to_string()
+    }
+
+    /// Where metrics and health are served, if `metrics.listen` says so.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// The address that clients are told.
@@ -410,10 +424,19 @@ fn services(
         delay: DelayedDelivery::default(),
         senders: Arc::default(),
         in_flight: InFlight::new(config.limits.in_flight_bytes),
-        metrics: Arc::new(Metrics::default()),
+        metrics: Arc::new(Metrics::new(reactors(config))),
         disk_threads,
         appender,
     }
+}
+
+/// How many threads serve connections.
+fn reactors(config: &Config) -> usize {
+    let wanted = match config.server.reactors {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        set => set,
+    };
+    wanted.min(REACTORS_MAX)
 }
 
 /// A part of the broker that works without being asked.
@@ -434,15 +457,13 @@ fn drivers(services: &Arc<Services>, stop: &Stop) -> [Driver; 5] {
 fn threads(
     services: &Arc<Services>,
     listeners: [(TcpListener, Role); 2],
+    metrics: Option<TcpListener>,
     stop: &Stop,
     report_broken: watch::Sender<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let count = match services.config.server.reactors {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        set => set,
-    };
     let connections_max = open_files::connections(services.config.limits.connections);
-    let (handover, mut threads) = reactor::spawn(count.min(REACTORS_MAX), connections_max, services, stop)?;
+    let (handover, mut threads) =
+        reactor::spawn(reactors(&services.config), connections_max, services, stop)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(DISK_THREADS_MAX)
@@ -463,6 +484,13 @@ fn threads(
                         report_broken.send_replace(true);
                     }
                 }
+            }
+            match metrics.map(tokio::net::TcpListener::from_std).transpose() {
+                Ok(Some(listener)) => {
+                    tasks.spawn(http::serve(listener, Arc::clone(&services), stop.clone()));
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "metrics cannot be served"),
             }
             for driver in drivers(&services, &stop) {
                 tasks.spawn(driver);

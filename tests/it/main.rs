@@ -12,6 +12,7 @@ mod in_process;
 mod java_client;
 mod log_bytes;
 mod many_messages;
+mod metrics;
 mod operators;
 mod program;
 mod restart;

@@ -91,6 +91,11 @@ impl TestBroker {
         self.running().name_server_address()
     }
 
+    /// Where metrics and health are served, if they are.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.running().metrics_address()
+    }
+
     /// The clock, of a broker that was started with one.
     pub fn clock(&self) -> &ManualClock {
         self.clock.as_ref().expect("started with a manual clock")

@@ -13,6 +13,7 @@ pub mod name_server;
 pub mod oracle;
 pub mod producer;
 pub mod proxy;
+pub mod scrape;
 pub mod shim;
 pub mod source;
 pub mod transform;

@@ -17,6 +17,7 @@ pub(super) fn banner(config: &Config, broker: &Broker) -> String {
             broker: broker.broker_address().to_string(),
             name_server: broker.name_server_address().to_string(),
             advertised: broker.advertised_address().to_string(),
+            metrics: broker.metrics_address().map(|address| address.to_string()),
         },
     )
 }
@@ -25,6 +26,7 @@ struct Addresses {
     broker: String,
     name_server: String,
     advertised: String,
+    metrics: Option<String>,
 }
 
 fn text(config: &Config, dir: &Path, addresses: &Addresses) -> String {
@@ -37,11 +39,15 @@ fn text(config: &Config, dir: &Path, addresses: &Addresses) -> String {
     } else {
         format!(", clients are told {}", addresses.advertised)
     };
+    let metrics = match &addresses.metrics {
+        Some(address) => format!("\x20 metrics      http://{address}/metrics\n"),
+        None => String::new(),
+    };
     format!(
         "mezzo {version}\n\
          \x20 broker       {broker}{advertised}\n\
          \x20 name server  {name_server}  <- give this one to RocketMQ clients\n\
-         \x20 data         {dir}\n\
+         {metrics}\x20 data         {dir}\n\
          \x20 ack          {ack}\n\
          \x20 try          {program} send orders 'one coffee' --name-server {name_server}\n\
          \x20 stop         ctrl-C or SIGTERM",
@@ -68,16 +74,17 @@ mod tests {
             broker: "127.0.0.1:10911".to_owned(),
             name_server: "127.0.0.1:9876".to_owned(),
             advertised: "127.0.0.1:10911".to_owned(),
+            metrics: None,
         };
         let shown = text(&Config::default(), Path::new("/data"), &addresses);
         for part in ["127.0.0.1:10911", "127.0.0.1:9876", "/data", "durable"] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
-        assert!(!shown.contains("clients are told"));
+        assert!(!shown.contains("clients are told") && !shown.contains("metrics"));
+        addresses.metrics = Some("127.0.0.1:5557".to_owned());
         addresses.advertised = "192.0.2.1:10911".to_owned();
-        assert!(
-            text(&Config::default(), Path::new("/data"), &addresses)
-                .contains("clients are told 192.0.2.1:10911")
-        );
+        let shown = text(&Config::default(), Path::new("/data"), &addresses);
+        assert!(shown.contains("clients are told 192.0.2.1:10911"));
+        assert!(shown.contains("\n  metrics      http://127.0.0.1:5557/metrics\n"), "{shown}");
     }
 }

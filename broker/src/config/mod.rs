@@ -15,5 +15,5 @@ mod value;
 
 pub use load::{ConfigError, Origin};
 pub use print::commented_toml;
-pub use sections::{Broker, Config, Limits, Server, Store, Topic, Transaction};
+pub use sections::{Broker, Config, Limits, Metrics, Server, Store, Topic, Transaction};
 pub use value::Ack;

@@ -152,6 +152,13 @@ sections! {
         answer_timeout: Duration = secs(3);
     }
 
+    /// Watching the broker from outside, over HTTP.
+    metrics: Metrics {
+        /// Where /metrics (for Prometheus), /healthz and /readyz are served, such as 127.0.0.1:5557. Empty: nowhere. There is
+        /// no access control: whoever reaches it reads the names of producer groups.
+        listen: Option<SocketAddr> = None;
+    }
+
     /// The bound of everything that clients could make grow. Past a bound a client gets a clear refusal or has to wait.
     limits: Limits {
         /// Connections open at once, broker and name server together; more are closed at once.

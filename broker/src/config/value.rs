@@ -118,6 +118,18 @@ impl Value for SocketAddr {
     }
 }
 
+impl Value for Option<SocketAddr> {
+    const EXPECTED: &'static str = "an address and a port, such as 127.0.0.1:5557, or nothing";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.trim().is_empty() { Some(None) } else { text.trim().parse().ok().map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.map_or_else(String::new, |address| address.to_string())
+    }
+}
+
 impl Value for String {
     const EXPECTED: &'static str = "a word";
 

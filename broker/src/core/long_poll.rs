@@ -110,8 +110,7 @@ impl<C: Copy + Eq + Hash, T> LongPolls<C, T> {
     }
 
     /// How many pulls wait now.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pulls.len()
     }
 

@@ -29,6 +29,11 @@ impl InFlight {
         self.used.load(Ordering::Relaxed) >= self.max
     }
 
+    /// Bytes of all shares.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// A share of nothing.
     pub(crate) fn share(self: &Arc<Self>) -> Share {
         Share { all: Arc::clone(self), mine: AtomicUsize::new(0) }

@@ -145,6 +145,11 @@ impl LongPolls {
         Ok(())
     }
 
+    /// How many pulls wait for their queue to grow.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().machine.len()
+    }
+
     /// Has `pull` read by a thread that may wait for the disk. How many wait here is bounded by the places that waiters
     /// take at their connections.
     pub(crate) fn read_from_disk(&self, pull: Pull, connection: ChannelId, waiter: Box<dyn PullWaiter>) {
@@ -349,6 +354,7 @@ fn nothing_yet(queue: &Queue, from: QueueOffset) -> Pulled {
     Pulled {
         status: PullStatus::Empty,
         body: bytes::Bytes::new(),
+        messages: 0,
         next: from,
         min: queue.min_offset(),
         max: queue.max_offset(),

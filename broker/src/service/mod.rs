@@ -25,6 +25,7 @@ pub(crate) mod pull;
 pub(crate) mod queue_lock;
 pub(crate) mod redelivery;
 pub(crate) mod route;
+pub(crate) mod scrape;
 pub(crate) mod seldom;
 pub(crate) mod send;
 pub(crate) mod stop;

@@ -54,6 +54,8 @@ pub(crate) struct Pulled {
     pub(crate) status: PullStatus,
     /// Delivered messages, one behind the other.
     pub(crate) body: Bytes,
+    /// How many.
+    pub(crate) messages: u64,
     /// Where to go on.
     pub(crate) next: QueueOffset,
     /// First offset that can be read.
@@ -104,7 +106,8 @@ pub(crate) fn pull(store: &Store, host: SocketAddr, pull: &Pull, reach: Reach) -
     let queue = &pull.queue;
     // the minimum first: it may grow while we look, and an offset below it is told to move
     let (min, max) = (queue.min_offset(), queue.max_offset());
-    let nothing = |status, next| Ok(Attempt::Done(Pulled { status, body: Bytes::new(), next, min, max }));
+    let nothing =
+        |status, next| Ok(Attempt::Done(Pulled { status, body: Bytes::new(), messages: 0, next, min, max }));
     if pull.from < min {
         return nothing(PullStatus::OffsetMoved, min);
     }
@@ -121,6 +124,7 @@ pub(crate) fn pull(store: &Store, host: SocketAddr, pull: &Pull, reach: Reach) -
     }
     let mut next = QueueOffset(read.next_offset);
     let mut body = BytesMut::new();
+    let mut messages = 0;
     for (offset, entry) in &read.entries {
         let full = body.len().saturating_add(entry.size as usize) > pull.bytes_max;
         if full && !body.is_empty() {
@@ -140,9 +144,10 @@ pub(crate) fn pull(store: &Store, host: SocketAddr, pull: &Pull, reach: Reach) -
         let visible_at = Timestamp::from_ms(entry.visible_at_ms);
         deliver(&stored, QueueOffset(*offset), visible_at, host, &mut body)
             .map_err(|source| PullError::Message { offset: *offset, source })?;
+        messages += 1;
     }
     let status = if body.is_empty() { PullStatus::NoMatch } else { PullStatus::Found };
-    Ok(Attempt::Done(Pulled { status, body: body.freeze(), next, min, max }))
+    Ok(Attempt::Done(Pulled { status, body: body.freeze(), messages, next, min, max }))
 }
 
 /// Appends the delivered form of a visible message to `out`; on an error `out` is as before.

@@ -131,6 +131,11 @@ impl TransactionService {
         self.alarm.ring();
     }
 
+    /// Transactions that wait to be asked about, and those that were asked about and not answered for yet.
+    pub(crate) fn pending(&self) -> (usize, usize) {
+        self.lock().machine.sizes()
+    }
+
     /// A number that the last four billion calls have not given.
     pub(crate) fn next_number(&self) -> u32 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
@@ -246,7 +251,6 @@ impl Records {
             }
         }
         if let Some(first) = parked.first() {
-            services.metrics.transactions_parked.add(parked.len() as u64);
             let (count, in_doubt) = (parked.len(), services.store.in_doubt());
             tracing::warn!(
                 count,
@@ -256,7 +260,6 @@ impl Records {
             );
         }
         if let Some(first) = rolled_back.first() {
-            services.metrics.transactions_rolled_back_by_policy.add(rolled_back.len() as u64);
             tracing::warn!(count = rolled_back.len(), first, "transactions were rolled back by their policy");
         }
     }
@@ -314,6 +317,7 @@ impl State {
                     None => self.machine.handle_closed(now, connection, 0),
                 },
                 Effect::Count { origin, connection, answered, asked_at } => {
+                    services.metrics.asks_unanswered.add(u64::from(!answered));
                     let channel = self.channels.get(&connection).map(|channel| channel.remote());
                     records.counted.push(CountedAsk {
                         origin,
@@ -359,7 +363,10 @@ impl TransactionService {
             let mut state = self.lock();
             for (origin, connection, asking) in asked {
                 match asking {
-                    Asking::Sent(mark) => state.machine.handle_sent(origin, mark),
+                    Asking::Sent(mark) => {
+                        services.metrics.asks_sent.add(1);
+                        state.machine.handle_sent(origin, mark);
+                    }
                     Asking::Unsent => state.machine.handle_unsent(now, origin),
                     Asking::Left(group) => {
                         state.machine.handle_left(&group, connection);

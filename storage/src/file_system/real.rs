@@ -79,6 +79,11 @@ impl FileSystem for RealFileSystem {
         file.write_all(format!("process {}", std::process::id()).as_bytes())?;
         Ok(Box::new(RealLock { file }))
     }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
 }
 
 /// The kernel drops the lock together with the last handle, also when the process is killed.
@@ -192,6 +197,13 @@ mod tests {
         assert!(map.slice(u64::MAX, 3).is_none());
         file.start_writeback(0, 8192).unwrap();
         file.sync_data().unwrap();
+    }
+
+    #[test]
+    fn a_disk_tells_how_much_room_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(RealFileSystem.free_bytes(dir.path()).unwrap() > 0);
+        assert!(RealFileSystem.free_bytes(&dir.path().join("not there")).is_err());
     }
 
     #[test]

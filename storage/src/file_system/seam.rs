@@ -46,6 +46,13 @@ pub trait FileSystem: Send + Sync + 'static {
     /// Takes the exclusive lock on a file (created if missing) without waiting, and writes who holds it into the
     /// file. A second holder gets [`io::ErrorKind::WouldBlock`].
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+
+    /// Bytes that this process may still write to the disk that holds `dir`, quotas and reserves left out. Where that
+    /// cannot be known: [`io::ErrorKind::Unsupported`].
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let _ = dir;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// One open file. All methods take offsets, so handles are shared freely.

@@ -73,12 +73,13 @@ impl Store {
         }
         let mut unheard_of = Vec::new();
         for index in asks_history {
-            let (Some(Operation::End(end)), Some(result)) =
-                (batch.operations.get(index), batch.results.get_mut(index))
+            let (Some(operation), Some(result)) = (batch.operations.get(index), batch.results.get_mut(index))
             else {
                 continue;
             };
+            let Operation::End(end) = operation else { continue };
             *result = self.answer_from_history(end);
+            self.appender().counts.count(operation, result, false);
             if *result == OperationResult::Refused(Refusal::UnknownOrExpired) && moves_only_offsets(end) {
                 unheard_of.push((index, end.clone()));
             }
@@ -176,7 +177,7 @@ impl Store {
             }
             Err(e) => return Err(e),
         };
-        let Appender { writer, ledger, outgoing, scratch, clock } = appender;
+        let Appender { writer, ledger, outgoing, scratch, clock, counts } = appender;
         let mut sink = Sink { writer, seed: self.encoder.seed, scratch, clock };
         let bounds = Bounds {
             open_messages: self.options.open_messages_max,
@@ -188,9 +189,13 @@ impl Store {
                 batch.results.push(no_room());
                 continue;
             }
+            let before = sink.writer.next_position();
             let admission = ledger.admit(operation, &batch.arena, bounds, &mut sink, outgoing);
             batch.results.push(match admission {
-                Admission::Result(result) => result,
+                Admission::Result(result) => {
+                    counts.count(operation, &result, sink.writer.next_position() > before);
+                    result
+                }
                 Admission::AskHistory => {
                     asks_history.push(range.start + i);
                     OperationResult::Refused(Refusal::Unknown)

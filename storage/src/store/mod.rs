@@ -16,7 +16,9 @@
 
 mod append;
 mod background;
+mod census;
 mod checkpoint;
+mod counts;
 mod dedup;
 mod open;
 mod operators;
@@ -51,6 +53,8 @@ use crate::state::transactions::history::History;
 
 pub use background::Background;
 use background::Signal;
+pub use census::{Census, OpenOfGroup};
+pub use counts::{Counts, SOURCES, SYNC_BUCKETS_US, Standing, Stored, SyncTimesSeen, source_index};
 pub use dedup::FirstAnswer;
 pub use open::OpenReport;
 pub use operators::{OpenDetails, OpenFilter, TransactionRecord};
@@ -88,6 +92,7 @@ struct Appender {
     outgoing: Pending,
     scratch: Vec<u8>,
     clock: LeaderClock,
+    counts: Counts,
 }
 
 impl Appender {
@@ -128,8 +133,11 @@ pub struct Store {
     appended: AtomicU64,
     /// End of what is published.
     limit: AtomicU64,
+    /// Where the log ended when it was opened.
+    opened_at: u64,
     /// Held while the log is synced.
     syncing: Mutex<sync::SyncState>,
+    sync_times: counts::SyncTimes,
     sync_requested: Signal,
     segments_wanted: Signal,
     /// At acknowledgement `memory`: messages published since the last sync.

@@ -9,6 +9,7 @@ use mezzo_protocol::time::Timestamp;
 use super::append::UNSYNCED_MESSAGES_MAX;
 use super::background::{SPARE_SEGMENTS, Signal};
 use super::checkpoint::CheckpointState;
+use super::counts::{Counts, SyncTimes};
 use super::view::{AtOnce, View};
 use super::{Appender, Store, StoreObserver};
 use crate::base::StateFolder;
@@ -202,16 +203,19 @@ impl Store {
             leader_ms: AtomicU64::new(clock.now().as_ms()),
             appended: AtomicU64::new(end),
             limit: AtomicU64::new(end),
+            opened_at: end,
             appender: Mutex::new(Appender {
                 writer,
                 ledger,
                 outgoing: Pending::default(),
                 scratch: Vec::new(),
                 clock,
+                counts: Counts::default(),
             }),
             pending: Mutex::default(),
             publishing: Mutex::default(),
             syncing: Mutex::default(),
+            sync_times: SyncTimes::default(),
             sync_requested: Signal::default(),
             segments_wanted: Signal::default(),
             unsynced_messages: AtomicU64::new(0),

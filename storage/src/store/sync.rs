@@ -63,6 +63,7 @@ impl Store {
             }
             self.unsynced_messages.fetch_sub(unsynced, Ordering::Relaxed);
             syncing.last = begin.elapsed();
+            self.sync_times.add(syncing.last);
         }
         self.publish(target)
     }

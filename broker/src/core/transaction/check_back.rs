@@ -357,8 +357,7 @@ impl<C: Copy + Ord + Hash> CheckBack<C> {
     }
 
     /// Transactions that wait to be asked, and asks without an answer.
-    #[cfg(test)]
-    fn sizes(&self) -> (usize, usize) {
+    pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.waiting.len(), self.asked.len())
     }
 

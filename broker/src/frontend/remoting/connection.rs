@@ -34,6 +34,7 @@ use super::{
     transport::Transport,
     turn::{PendingReply, Request, Role, SendReply, Step, Turn},
 };
+use crate::metrics::Lane;
 use crate::service::{
     Services,
     append::{AppendError, LimitWaiter},
@@ -116,6 +117,7 @@ struct Departure {
 impl Drop for Departure {
     fn drop(&mut self) {
         let id = self.channel.id();
+        self.services.metrics.connections_ended.add(1);
         self.channel.close();
         self.services.clients.channel_closed(id);
         self.services.long_polls.channel_closed(id);
@@ -235,6 +237,7 @@ impl<T: Transport> Session<T> {
                     timer.as_mut().reset(Instant::now() + tick);
                 }
                 Wake::Read(bytes) => {
+                    self.lane().bytes_read.add(bytes as u64);
                     self.own_sends.heard();
                     self.adapt_read_size(bytes);
                     self.take_input().await?;
@@ -372,6 +375,10 @@ impl<T: Transport> Session<T> {
 
     fn frame_bytes_max(&self) -> usize {
         usize::try_from(self.services.config.limits.frame_size.as_u64()).unwrap_or(usize::MAX)
+    }
+
+    fn lane(&self) -> &Lane {
+        self.services.metrics.lane(self.channel.id().0)
     }
 
     /// Busy connections read more at once; quiet ones hold little memory.

@@ -72,6 +72,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         }
     };
     let source = if header.from_transaction_check {
+        turn.services.metrics.asks_decided.add(1);
         if let Some(origin) = origin {
             turn.services.transactions.answered(turn.now, origin, &**turn.channel, false);
         }
@@ -113,6 +114,7 @@ fn unknown(
         Some(open) if open.producer_group != *group => refused(Refusal::WrongGroup),
         Some(open) => {
             if header.from_transaction_check {
+                turn.services.metrics.asks_unknown.add(1);
                 turn.services.transactions.answered(turn.now, origin, &**turn.channel, true);
             }
             let state = match open.state {

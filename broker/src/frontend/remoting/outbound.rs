@@ -115,7 +115,7 @@ impl RemotingChannel {
             return Ok(());
         }
         let mut frame = BytesMut::new();
-        response::write(&mut frame, to, command);
+        response::write(&mut frame, to, command, &self.metrics);
         let pushed = self.push(frame);
         if pushed == Err(PushRefused::Full) {
             complaint::too_many_answers(&self.metrics, self.remote);
@@ -173,6 +173,15 @@ impl RemotingChannel {
                     mpsc::error::TrySendError::Closed(_) => PushRefused::Closed,
                 })
             }
+        }
+    }
+
+    /// Counts messages that an answer to a pull carries.
+    pub(crate) fn delivers(&self, messages: u64, bytes: usize) {
+        if messages > 0 {
+            let lane = self.metrics.lane(self.id.0);
+            lane.messages_out.add(messages);
+            lane.message_bytes_out.add(bytes as u64);
         }
     }
 

@@ -14,7 +14,7 @@ use mezzo_protocol::{
 use mezzo_storage::state::topics::PERM_READ;
 
 use super::{
-    outbound::Held,
+    outbound::{Held, RemotingChannel},
     response,
     turn::{Handled, ReplyTo, Request, Step, Turn},
 };
@@ -69,7 +69,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         Ok(Attempt::Done(pulled)) if pulled.status == PullStatus::Empty => {
             wait(turn, request, &header, pull, pulled)
         }
-        Ok(Attempt::Done(pulled)) => turn.reply(request, reply(Ok(pulled))),
+        Ok(Attempt::Done(pulled)) => turn.reply(request, reply(Ok(pulled), turn.channel)),
         Ok(Attempt::Cold) => match turn.channel.hold() {
             Some(held) => {
                 let waiter = Box::new(Waiter { held, to: request.reply_to() });
@@ -77,7 +77,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
             }
             None => turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD),
         },
-        Err(error) => turn.reply(request, reply(Err(error))),
+        Err(error) => turn.reply(request, reply(Err(error), turn.channel)),
     }
     Ok(Step::Done)
 }
@@ -103,7 +103,7 @@ fn wait(
             return;
         }
     }
-    turn.reply(request, reply(Ok(pulled)));
+    turn.reply(request, reply(Ok(pulled), turn.channel));
 }
 
 /// Everything about a pull that can be wrong, in the order in which RocketMQ looks.
@@ -205,8 +205,8 @@ fn only_tags(expression_type: &str) -> Result<(), Refused> {
     Err(Refused::new(ResponseCode::SYSTEM_ERROR, remark))
 }
 
-/// The answer that a pull gets.
-fn reply(pulled: Result<Pulled, PullError>) -> RemotingCommand {
+/// The answer that a pull of `channel` gets; what it carries is counted.
+fn reply(pulled: Result<Pulled, PullError>, channel: &RemotingChannel) -> RemotingCommand {
     let pulled = match pulled {
         Ok(pulled) => pulled,
         Err(error) => {
@@ -214,6 +214,7 @@ fn reply(pulled: Result<Pulled, PullError>) -> RemotingCommand {
             return response::refusal(ResponseCode::SYSTEM_ERROR, error.to_string());
         }
     };
+    channel.delivers(pulled.messages, pulled.body.len());
     let code = match pulled.status {
         PullStatus::Found => ResponseCode::SUCCESS,
         PullStatus::NoMatch => ResponseCode::PULL_RETRY_IMMEDIATELY,
@@ -242,6 +243,7 @@ impl PullWaiter for Waiter {
 
     fn answer(self: Box<Self>, pulled: Result<Pulled, PullError>) {
         // a connection that closed meanwhile wants no answer
-        let _ = self.held.channel().push_reply(self.to, reply(pulled));
+        let channel = self.held.channel();
+        let _ = channel.push_reply(self.to, reply(pulled, channel));
     }
 }

@@ -9,6 +9,7 @@ use mezzo_protocol::{
 use mezzo_storage::{Refusal, StorageError};
 
 use super::{outcome, turn::ReplyTo};
+use crate::metrics::Metrics;
 use crate::service::{
     append::AppendError, client_registry::JoinRefused, group::GroupError, offset::OffsetError,
     redelivery::SendBackError, send::SendError, topic::TopicError, transaction_admin::AdminError,
@@ -29,8 +30,9 @@ pub(crate) fn refusal(code: ResponseCode, remark: impl Into<String>) -> Remoting
 }
 
 /// Writes `command` as the answer to the request that `to` describes. An answer that breaks a wire bound (a route of
-/// tens of thousands of topics, say) becomes a refusal that says so.
-pub(crate) fn write(out: &mut BytesMut, to: ReplyTo, command: RemotingCommand) {
+/// tens of thousands of topics, say) becomes a refusal that says so. Refusals are counted.
+pub(crate) fn write(out: &mut BytesMut, to: ReplyTo, command: RemotingCommand, metrics: &Metrics) {
+    metrics.refusals.answered(command.code);
     let command = command.with_opaque(to.opaque.0);
     let Err(error) = command.encode(to.encoding, out) else { return };
     let instead = refusal(ResponseCode::SYSTEM_ERROR, format!("the answer cannot be written: {error}"));

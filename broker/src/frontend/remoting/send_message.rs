@@ -87,6 +87,7 @@ pub(crate) fn encode_reply(
                     out,
                     reply,
                     "an equal message that was sent at the same moment cannot be read",
+                    services,
                 );
             };
             services.metrics.sends_deduplicated.add(1);
@@ -103,15 +104,15 @@ pub(crate) fn encode_reply(
             // it has no place in its queue before it is due
             OperationResult::Scheduled { position } => (*position, QueueOffset(0)),
             OperationResult::Refused(refusal) => {
-                response::write(out, reply.to, response::operation_refusal(*refusal));
+                response::write(out, reply.to, response::operation_refusal(*refusal), &services.metrics);
                 return false;
             }
-            other => return broken(out, reply, &format!("a send got the result {other:?}")),
+            other => return broken(out, reply, &format!("a send got the result {other:?}"), services),
         };
         first.get_or_insert(queue_offset);
         push_id(&mut ids, services, position);
     }
-    let Some(queue_offset) = first else { return broken(out, reply, "a send got no result") };
+    let Some(queue_offset) = first else { return broken(out, reply, "a send got no result", services) };
     let wire = WireReply {
         opaque: reply.to.opaque.0,
         version: PROTOCOL_VERSION,
@@ -122,7 +123,7 @@ pub(crate) fn encode_reply(
     };
     match encode_send_reply(out, reply.to.encoding, &wire) {
         Ok(()) => true,
-        Err(error) => broken(out, reply, &error.to_string()),
+        Err(error) => broken(out, reply, &error.to_string(), services),
     }
 }
 
@@ -150,7 +151,8 @@ fn push_id(ids: &mut String, services: &Services, position: PhysicalOffset) {
     ids.push_str(OffsetMessageId::new(services.advertised, position).encode_into(&mut buffer));
 }
 
-fn broken(out: &mut BytesMut, reply: &SendReply, remark: &str) -> bool {
-    response::write(out, reply.to, response::refusal(ResponseCode::SYSTEM_ERROR, remark));
+fn broken(out: &mut BytesMut, reply: &SendReply, remark: &str, services: &Services) -> bool {
+    let refused = response::refusal(ResponseCode::SYSTEM_ERROR, remark);
+    response::write(out, reply.to, refused, &services.metrics);
     false
 }

@@ -55,10 +55,13 @@ impl<T: Transport> Session<T> {
                 Err(error) => refused = Some(error),
             }
         }
+        let metrics = &self.services.metrics;
         for reply in self.replies.drain(..) {
             let results = self.batch.results();
             match (reply, &refused) {
-                (PendingReply::Ready(to, command), _) => response::write(&mut self.out, to, command),
+                (PendingReply::Ready(to, command), _) => {
+                    response::write(&mut self.out, to, command, metrics);
+                }
                 (PendingReply::Send(reply), None) => {
                     let results = results.get(reply.operations.clone()).unwrap_or_default();
                     if !send_message::encode_reply(&mut self.out, &reply, results, &self.services) {
@@ -71,11 +74,11 @@ impl<T: Transport> Session<T> {
                 }
                 (PendingReply::AfterAppend { to, operations, finish }, None) => {
                     let command = finish(results.get(operations).unwrap_or_default());
-                    response::write(&mut self.out, to, command);
+                    response::write(&mut self.out, to, command, metrics);
                 }
                 (PendingReply::Send(SendReply { to, .. }), Some(error))
                 | (PendingReply::AfterAppend { to, .. }, Some(error)) => {
-                    response::write(&mut self.out, to, response::storage_refusal(error));
+                    response::write(&mut self.out, to, response::storage_refusal(error), metrics);
                 }
             }
         }
@@ -97,6 +100,7 @@ impl<T: Transport> Session<T> {
         if self.out.is_empty() {
             return Ok(());
         }
+        self.lane().bytes_written.add(self.out.len() as u64);
         // most answers fit the socket's buffer: no timer then
         let written = match self.stream.try_write(&self.out) {
             Ok(written) => written,
