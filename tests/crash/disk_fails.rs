@@ -3,6 +3,7 @@
 //! although what the failed sync was to bring to the disk is gone.
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -71,6 +72,39 @@ fn what_producers_were_told_survives_a_failed_write_and_nothing_is_told_behind_i
 #[test]
 fn what_producers_were_told_survives_a_write_that_finds_no_space() {
     run("write ENOSPC");
+}
+
+/// A disk that loses what it was to sync and says that all went well: no program can survive that, and these tests must
+/// not say that it has.
+struct Lying(Failing);
+
+impl Machine for Lying {
+    fn data_dir(&self) -> PathBuf {
+        self.0.data_dir()
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        self.0.environment()
+    }
+
+    fn crash(&mut self, binary: Binary) {
+        self.0.shim.fail(self.0.what);
+        self.0.shim.wait_until_struck();
+        // what is acknowledged behind the lie stands on nothing
+        thread::sleep(Duration::from_millis(100));
+        binary.kill();
+    }
+}
+
+#[test]
+fn a_disk_that_lies_is_noticed_by_these_tests() {
+    let mut scratch = TempDir::new().expect("a temporary folder can be made");
+    let Some(shim) = built(&scratch) else { return };
+    let chance = Chance::for_test("sync lies");
+    let mut machine = Lying(Failing { data_dir: scratch.path().join("data"), shim, what: "sync lies" });
+    let judged = catch_unwind(AssertUnwindSafe(|| rounds::run(&mut machine, 3, chance, &mut scratch)));
+    scratch.disable_cleanup(false);
+    assert!(judged.is_err(), "a loss was not noticed");
 }
 
 /// Every write may be cut short or interrupted at any time; that is no failure.

@@ -8,6 +8,7 @@
  * What the fault file may say:
  *   sync EIO           the next fsync or fdatasync fails, once, and what was written since the last good one is lost:
  *                      kernels mark such pages clean, and a second sync "succeeds" without them
+ *   sync lies          the same, but it says that all went well: for a test of the tests
  *   write EIO          the next small write fails, once; also ENOSPC
  *   short              every third write takes half of its bytes only, every fifth is interrupted, until the file is gone
  *
@@ -56,7 +57,10 @@ static int is_watched(int fd) {
     return strstr(path, part) != NULL;
 }
 
-/* The error that `kind` ("sync", "write") is to fail with now, or 0. */
+/* What `fault` gives for a lie. */
+#define LIES (-1)
+
+/* The error that `kind` ("sync", "write") is to fail with now, LIES, or 0. */
 static int fault(const char *kind, int take) {
     const char *file = getenv("MEZZO_FAULT_FILE");
     char said[64], taken[4096];
@@ -74,6 +78,7 @@ static int fault(const char *kind, int take) {
         snprintf(taken, sizeof taken, "%s.taken", file);
         if (rename(file, taken) != 0) return 0;
     }
+    if (strstr(said, "lies") != NULL) return LIES;
     return strstr(said, "ENOSPC") != NULL ? ENOSPC : EIO;
 }
 
@@ -133,11 +138,12 @@ static int synced(int fd, int (*next)(int)) {
     struct stat status;
     if (!is_watched(fd) || fstat(fd, &status) != 0) return next(fd);
     pthread_mutex_lock(&lock);
-    if (fault("sync", 1)) {
+    int error = fault("sync", 1);
+    if (error != 0) {
         lose(fd, &status);
         pthread_mutex_unlock(&lock);
         errno = EIO;
-        return -1;
+        return error == LIES ? 0 : -1;
     }
     size_t before = write_count;
     pthread_mutex_unlock(&lock);

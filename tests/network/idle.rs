@@ -4,6 +4,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, Write};
+use std::process::Command;
 
 use mezzo_tests::binary::Binary;
 use mezzo_tests::producer::Producer;
@@ -71,4 +72,34 @@ fn ten_thousand_idle_connections_cost_little() {
         (tasks < OTHER_FILES).then_some(())
     });
     assert_eq!(binary.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_limit_of_open_files_that_is_too_low_is_said_at_start_and_the_store_keeps_its_own() {
+    let scratch = TempDir::new().unwrap();
+    // a soft limit alone is raised, a hard one is not
+    for (limit, warned) in [("ulimit -Sn 200", false), ("ulimit -n 300", true)] {
+        let shell = Command::new("sh").args(["-c", limit]).status();
+        if !shell.is_ok_and(|status| status.success()) {
+            writeln!(io::stderr(), "skipped: this shell does not know {limit}").unwrap();
+            return;
+        }
+        let log = scratch.path().join(limit.replace(' ', ""));
+        let allowed = "limits.connections=500";
+        let settings = ["limits.message_size=128KiB", "store.segment_size=1MiB", allowed];
+        let data = scratch.path().join("data");
+        let binary = Binary::serve_under(limit, &data, &log, &settings);
+        assert_eq!(binary.logged().contains("may open only 300 files"), warned, "{}", binary.logged());
+        let mut crowd: Vec<Wire> = (0..250).filter_map(|_| Wire::try_connect(binary.broker).ok()).collect();
+        let mut producer = crowd.iter_mut().filter_map(|wire| wire.try_call(34, br#"{"clientID":"x"}"#));
+        let served = producer.by_ref().count();
+        // half of 300 files are the store's
+        assert_eq!(served, if warned { 150 } else { 250 }, "{limit}");
+        drop(crowd);
+        wait::until("the places are free again", || {
+            Wire::try_connect(binary.broker).ok()?.try_call(34, br#"{"clientID":"y"}"#)
+        });
+        Producer::connect(binary.broker, "PG_files").send("orders", 0, b"still served", &[]);
+        assert_eq!(binary.terminate().code(), Some(0));
+    }
 }

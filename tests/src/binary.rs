@@ -107,7 +107,28 @@ impl Binary {
         settings: &[&str],
         environment: &[(String, String)],
     ) -> Result<Self, String> {
-        let mut command = Command::new(mezzo());
+        let command = Command::new(mezzo());
+        Self::start_as(command, broker, name_server, data_dir, log, settings, environment)
+    }
+
+    /// As [`Binary::serve`], by a shell that does `before` and then becomes the program: to lower a limit.
+    pub fn serve_under(before: &str, data_dir: &Path, log: &Path, settings: &[&str]) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{before}; exec \"$0\" \"$@\"")]).arg(mezzo());
+        let started = Self::start_as(shell, free, free, data_dir, log, settings, &[]);
+        started.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn start_as(
+        mut command: Command,
+        broker: SocketAddr,
+        name_server: SocketAddr,
+        data_dir: &Path,
+        log: &Path,
+        settings: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<Self, String> {
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.arg("serve").arg("--data-dir").arg(data_dir);
         command.arg("--listen").arg(broker.to_string());

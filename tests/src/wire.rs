@@ -72,6 +72,13 @@ impl Wire {
         self.answer(request.opaque)
     }
 
+    /// Sends a request without fields and waits for its answer; `None` when the other side is gone.
+    pub fn try_call(&mut self, code: i32, body: &[u8]) -> Option<RemotingCommand> {
+        let request = self.request(code, &[], body);
+        self.try_send_all(std::iter::once(&request))?;
+        self.try_answer(request.opaque, PATIENCE)
+    }
+
     /// Sends a request that wants no answer.
     pub fn oneway(&mut self, code: i32, fields: Fields<'_>, body: &[u8]) {
         let request = self.request(code, fields, body).oneway();

@@ -63,9 +63,10 @@ impl Share {
     /// Makes the share `bytes`, whatever it was. For a share that one task alone changes.
     pub(crate) fn set(&self, bytes: usize) {
         let before = self.bytes();
+        // mostly neither: a connection within what is not counted does not touch the line that all of them share
         if bytes > before {
             self.add(bytes - before);
-        } else {
+        } else if bytes < before {
             self.give_back(before - bytes);
         }
     }
