@@ -28,11 +28,16 @@ impl Run {
             let Some(there) = store.topic(&topic_name(topic)) else { continue };
             for queue in there.queues() {
                 let key = (topic, queue.id().0 as u8);
-                let shown = self.model.queues.get(&key).map(|queue| (queue.first, queue.shown));
+                let model = self.model.queues.get(&key);
+                let shown = model.map(|queue| (queue.first, queue.shown));
                 let got = (queue.min_offset().0, queue.max_offset().0);
                 // what is not shown yet may be deleted from the model's front, never from the store's
                 let want = shown.map(|(first, shown)| (first.min(shown), shown));
-                same(&format!("the ends of queue {key:?}"), &Some(got), &want)?;
+                // behind a jump there is a gap that the front may stand in
+                let in_gap = model.is_some_and(|queue| queue.gap_before_first(got.0) && got.1 == queue.shown);
+                if !in_gap {
+                    same(&format!("the ends of queue {key:?}"), &Some(got), &want)?;
+                }
             }
         }
         Ok(())

@@ -72,8 +72,26 @@ pub struct Queue {
     pub entries: VecDeque<Entry>,
     /// Offset of the next.
     pub next: u64,
+    /// One past the last that retention has deleted.
+    pub deleted_to: u64,
     /// Offset behind the last that is shown.
     pub shown: u64,
+}
+
+impl Queue {
+    /// Whether the first offset that is there may be said to be this: what was before it is deleted, and nothing is
+    /// between the two.
+    pub fn gap_before_first(&self, offset: u64) -> bool {
+        (self.deleted_to..=self.first).contains(&offset)
+    }
+
+    /// The next offset is one that nobody can have seen.
+    pub fn jump(&mut self, by: u64) {
+        self.next += by;
+        if self.entries.is_empty() {
+            self.first = self.next;
+        }
+    }
 }
 
 /// An undecided transaction.
@@ -270,7 +288,7 @@ impl Model {
                 }
             }
             while queue.entries.front().is_some_and(|entry| entry.position < first) {
-                queue.entries.pop_front();
+                queue.deleted_to = queue.entries.pop_front().map_or(0, |entry| entry.offset + 1);
                 queue.first = queue.entries.front().map_or(queue.next, |entry| entry.offset);
             }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mezzo_protocol::check_policy::Exhausted;
 use mezzo_protocol::ids::{PhysicalOffset, QueueId, QueueOffset};
 use mezzo_storage::file_system::SimulatedDisk;
-use mezzo_storage::{Batch, OperationResult, Source, StorageError, Store};
+use mezzo_storage::{AckLevel, Batch, OperationResult, Source, StorageError, Store};
 
 use super::decisions::EndOp;
 use super::model::{Answered, At, Consumed, Fault, Model, same};
@@ -54,6 +54,7 @@ pub(super) enum Change {
 /// A store and its models.
 pub struct Run {
     pub(super) disk: SimulatedDisk,
+    pub(super) ack: AckLevel,
     pub(super) store: Option<Arc<Store>>,
     pub(super) model: Model,
     /// What is synced.
@@ -82,10 +83,10 @@ pub struct Run {
 }
 
 /// Runs a script to its end or to the first thing that is wrong.
-pub fn run(steps: &[Step], fault: Fault) -> Result<Seen, Failure> {
+pub fn run(steps: &[Step], fault: Fault, ack: AckLevel) -> Result<Seen, Failure> {
     let mut at = 0;
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut run = Run::new(fault)?;
+        let mut run = Run::new(fault, ack)?;
         for (index, step) in steps.iter().enumerate() {
             at = index;
             run.step(step)?;
@@ -109,10 +110,11 @@ pub fn run(steps: &[Step], fault: Fault) -> Result<Seen, Failure> {
 }
 
 impl Run {
-    fn new(fault: Fault) -> Result<Self, Stop> {
+    fn new(fault: Fault, ack: AckLevel) -> Result<Self, Stop> {
         let model = Model { fault, ..Model::default() };
         let mut run = Self {
             disk: SimulatedDisk::new(),
+            ack,
             store: None,
             durable: model.clone(),
             model,
@@ -295,6 +297,10 @@ impl Run {
         let answered = judged;
         self.end = end;
         self.tail.push((end, Change::Appended(answered, at)));
+        if self.ack == AckLevel::Memory {
+            // shown at once
+            self.model.synced();
+        }
         while store.prepare_step().map_err(|e| self.stop(e))? {}
         Ok(())
     }
