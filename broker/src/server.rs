@@ -42,6 +42,7 @@ use crate::{
         store_events::StoreEvents,
         topic::Topics,
         transaction::TransactionService,
+        watched::Receiver,
     },
 };
 
@@ -137,7 +138,7 @@ pub struct Broker {
     metrics_address: Option<SocketAddr>,
     data_dir: PathBuf,
     recovery: OpenReport,
-    fenced: watch::Receiver<Option<String>>,
+    fenced: Receiver<Option<String>>,
     broken: watch::Receiver<bool>,
     running: Option<Running>,
 }
@@ -298,9 +299,8 @@ impl Broker {
     /// Returns the reason when the store refuses all further work because the disk failed it. Nothing is acknowledged
     /// any more then; the process has to end and recover from the disk.
     pub async fn fenced(&self) -> String {
-        let mut fenced = self.fenced.clone();
-        match fenced.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        match self.fenced.wait_for(Option::is_some).await {
+            Ok(()) => self.fenced.borrow().clone().unwrap_or_default(),
             // the observer lives as long as the store, so there is nothing to wait for any more
             Err(_) => std::future::pending().await,
         }

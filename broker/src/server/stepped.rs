@@ -11,9 +11,8 @@ use std::{
     time::Duration,
 };
 
-use mezzo_protocol::time::Clock;
+use mezzo_protocol::time::{Clock, Timestamp};
 use mezzo_storage::{OpenReport, StorageError, Store, file_system::FileSystem};
-use tokio::sync::watch;
 
 use super::{Driver, StartError, Transport, drivers, options, services};
 use crate::{
@@ -25,6 +24,7 @@ use crate::{
         long_poll::LongPolls,
         stop::{self, Stop, Stopper},
         store_events::StoreEvents,
+        watched::Receiver,
     },
 };
 
@@ -44,7 +44,7 @@ pub struct Surroundings {
 pub struct SteppedBroker {
     services: Arc<Services>,
     recovery: OpenReport,
-    fenced: watch::Receiver<Option<String>>,
+    fenced: Receiver<Option<String>>,
     stopper: Stopper,
     stop: Stop,
     next_connection: AtomicU64,
@@ -80,6 +80,12 @@ impl SteppedBroker {
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
         &self.services.store
+    }
+
+    /// The broker's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.services.now()
     }
 
     /// What was found in the data folder.

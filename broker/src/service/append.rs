@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
+use super::{store_events::StoreEvents, watched::Receiver};
 use mezzo_protocol::{ids::PhysicalOffset, time::Timestamp};
 use mezzo_storage::{Batch, StorageError, Store};
-use tokio::sync::watch;
-
-use super::store_events::StoreEvents;
 
 /// Why an append could not be answered for.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +58,8 @@ impl Appender {
 /// Waits until the published limit has reached a position.
 pub(crate) struct LimitWaiter {
     store: Arc<Store>,
-    limit: watch::Receiver<u64>,
-    fenced: watch::Receiver<Option<String>>,
+    limit: Receiver<u64>,
+    fenced: Receiver<Option<String>>,
 }
 
 impl LimitWaiter {
@@ -84,8 +82,8 @@ impl LimitWaiter {
             biased;
             // both senders live in the store's observer, which outlives every waiter
             _ = self.limit.wait_for(|limit| *limit >= end.0) => Ok(()),
-            reason = self.fenced.wait_for(Option::is_some) => {
-                let reason = reason.ok().and_then(|reason| reason.clone());
+            _ = self.fenced.wait_for(Option::is_some) => {
+                let reason = self.fenced.borrow().clone();
                 Err(AppendError::Fenced(reason.unwrap_or_else(|| "the store is closed".to_owned())))
             }
         }

@@ -33,6 +33,7 @@ pub(crate) mod store_events;
 pub(crate) mod topic;
 pub(crate) mod transaction;
 pub(crate) mod transaction_admin;
+pub(crate) mod watched;
 
 /// Everything a request can need, built once at start and shared by all reactors and drivers.
 pub(crate) struct Services {

@@ -1,32 +1,32 @@
 //! The broker's stop signal: given once, seen by every acceptor, connection and driver.
 
-use tokio::sync::watch;
+use super::watched::{self, Receiver, Sender};
 
 /// Gives the signal.
 #[derive(Debug)]
-pub(crate) struct Stopper(watch::Sender<bool>);
+pub(crate) struct Stopper(Sender<bool>);
 
 /// Sees the signal; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Receiver<bool>);
+pub(crate) struct Stop(Receiver<bool>);
 
 /// A connected pair. A dropped [`Stopper`] counts as a signal.
 pub(crate) fn pair() -> (Stopper, Stop) {
-    let (sender, receiver) = watch::channel(false);
+    let (sender, receiver) = watched::channel(false);
     (Stopper(sender), Stop(receiver))
 }
 
 impl Stopper {
     /// Gives the signal; more than once does no harm.
     pub(crate) fn stop(&self) {
-        self.0.send_replace(true);
+        self.0.change(|stopped| !std::mem::replace(stopped, true));
     }
 }
 
 impl Stop {
     /// True once the signal was given.
     pub(crate) fn is_stopped(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
+        *self.0.borrow() || self.0.is_gone()
     }
 
     /// Returns when the signal is given, at once if it already was. Cancel safe.

@@ -30,6 +30,9 @@ pub enum CrashMode {
     /// Each unsynced 512-byte sector, length and name is kept, lost or (sectors) torn, as a generator with this seed
     /// says.
     Seeded(u64),
+    /// As [`CrashMode::Seeded`], and in some of the sectors that are kept a bit of what was not synced is flipped: a
+    /// disk that lost power while it wrote them.
+    SeededWithFlips(u64),
 }
 
 /// A handle on a simulated disk; clones share it.
@@ -55,6 +58,30 @@ impl SimulatedDisk {
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.disk().faults.operations
+    }
+
+    /// Whether an operation was tried after the simulated process had died, or as it died.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        self.disk().faults.died
+    }
+
+    /// Bytes of all files that have a name.
+    #[must_use]
+    pub fn used_space(&self) -> u64 {
+        self.disk().used_space()
+    }
+
+    /// Takes back what was ordered to fail and has not yet: failing syncs, writes and reads, a torn write, a death.
+    pub fn forget_faults(&self) {
+        self.disk().faults.forget();
+    }
+
+    /// Makes the `n`th read of a file from now (1: the next) fail with an input/output error. Reads through a mapping
+    /// are not counted.
+    pub fn fail_read(&self, n: u64) {
+        let mut disk = self.disk();
+        disk.faults.failing_read = Some(disk.faults.reads + n);
     }
 
     /// Writes so far.
@@ -213,7 +240,9 @@ impl File for SimulatedFile {
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        locked(&self.disk).inode(self.inode)?.read(bytes, offset)
+        let mut disk = locked(&self.disk);
+        disk.count_read()?;
+        disk.inode(self.inode)?.read(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {

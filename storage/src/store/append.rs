@@ -7,6 +7,7 @@ use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::time::Timestamp;
 
 use super::background::SPARE_SEGMENTS;
+use super::sync::Published;
 use super::{Appender, Store, lock};
 use crate::batch::{Batch, Operation};
 use crate::end::{EndTarget, EndTransaction};
@@ -45,6 +46,7 @@ impl Store {
         self.check_sizes(batch)?;
         let mut asks_history = Vec::new();
         let wall = now;
+        let mut published = Published::default();
         let mut end = {
             let mut appender = self.appender();
             let now = appender.leader_time(now);
@@ -59,8 +61,13 @@ impl Store {
             let end = appender.writer.position();
             lock(&self.pending).0.append(&mut appender.outgoing.0);
             self.appended.store(end, Ordering::Release);
+            if self.options.ack == AckLevel::Memory && batch.operations.iter().any(makes_queues) {
+                // under the lock, so that no other append shows it before
+                published = self.sync_unannounced()?;
+            }
             end
         };
+        self.announce(published);
         if self.options.ack == AckLevel::Memory {
             self.announce(self.publish(end)?);
             if self.unsynced_messages.load(Ordering::Relaxed) >= UNSYNCED_MESSAGES_MAX {
@@ -271,6 +278,13 @@ impl Store {
         batch.clear();
         appended
     }
+}
+
+/// Whether it may make queues. Were one taken back by a power cut and made again, it would give the offsets of lost
+/// messages to other ones, and no jump could tell: consumers that have seen the lost ones would pass over these. So a
+/// topic is on the disk before anybody sees it, also at acknowledgement `memory`.
+fn makes_queues(operation: &Operation) -> bool {
+    matches!(operation, Operation::PutTopic(_))
 }
 
 /// Whether it ends, by id, a transaction of which its producer says that it has no messages.

@@ -51,6 +51,10 @@ pub(super) struct Faults {
     pub(super) syncs: u64,
     /// From this operation on, nothing happens any more.
     pub(super) dead_from: Option<u64>,
+    /// Something was tried after that, or as it happened.
+    pub(super) died: bool,
+    pub(super) reads: u64,
+    pub(super) failing_read: Option<u64>,
     pub(super) failing_sync: Option<u64>,
     pub(super) failing_write: Option<u64>,
     /// The number of the write, and how much of it happens.
@@ -63,10 +67,22 @@ impl Faults {
     /// Counts an operation that changes the disk; fails if the process is dead.
     fn count(&mut self) -> io::Result<()> {
         if self.dead_from.is_some_and(|dead_from| self.operations >= dead_from) {
-            return Err(io::Error::other("the simulated process has died"));
+            self.died = true;
+            return Err(io::Error::other("the process has died (simulated)"));
         }
         self.operations += 1;
         Ok(())
+    }
+
+    /// What was ordered and has not happened does not happen.
+    pub(super) fn forget(&mut self) {
+        if !self.died {
+            self.dead_from = None;
+        }
+        self.failing_sync = None;
+        self.failing_write = None;
+        self.failing_read = None;
+        self.torn_write = None;
     }
 }
 
@@ -203,7 +219,8 @@ impl Disk {
         self.inode_mut(id)?.write(bytes, offset);
         if torn.is_some() {
             self.faults.dead_from = Some(0);
-            return Err(io::Error::other("the simulated process died in a write"));
+            self.faults.died = true;
+            return Err(io::Error::other("the process died in a write (simulated)"));
         }
         Ok(())
     }
@@ -222,9 +239,20 @@ impl Disk {
     /// Files that have a name take space; those only held open do not, which a real disk would not grant.
     fn free_space(&self) -> u64 {
         let Some(space) = self.faults.space else { return u64::MAX };
+        space.saturating_sub(self.used_space())
+    }
+
+    pub(super) fn used_space(&self) -> u64 {
         let named: BTreeSet<_> = self.names.values().collect();
-        let used = named.into_iter().filter_map(|id| self.inodes.get(id)).map(Inode::len).sum::<u64>();
-        space.saturating_sub(used)
+        named.into_iter().filter_map(|id| self.inodes.get(id)).map(Inode::len).sum()
+    }
+
+    pub(super) fn count_read(&mut self) -> io::Result<()> {
+        self.faults.reads += 1;
+        if self.faults.failing_read == Some(self.faults.reads) {
+            return Err(io::Error::other("input/output error (simulated)"));
+        }
+        Ok(())
     }
 
     pub(super) fn flip_bit(&mut self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
@@ -241,11 +269,15 @@ impl Disk {
     }
 
     pub(super) fn crash(&self, mode: CrashMode) -> Self {
-        let mut prng = Prng::new(if let CrashMode::Seeded(seed) = mode { seed } else { 0 });
+        let seed = match mode {
+            CrashMode::Seeded(seed) | CrashMode::SeededWithFlips(seed) => Some(seed),
+            CrashMode::LoseUnsynced | CrashMode::KeepAll => None,
+        };
+        let mut prng = Prng::new(seed.unwrap_or(0));
         let mut durable_names = self.durable_names.clone();
         let (mut names, mut pending) = (self.names.clone(), self.pending.clone());
         if mode != CrashMode::KeepAll {
-            if matches!(mode, CrashMode::Seeded(_)) {
+            if seed.is_some() {
                 for change in &self.pending {
                     if prng.below(2) == 0 {
                         change.apply(&mut durable_names);

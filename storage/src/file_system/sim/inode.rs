@@ -151,12 +151,30 @@ impl Inode {
         let left = match mode {
             CrashMode::KeepAll => return self.clone(),
             CrashMode::LoseUnsynced => self.durable.clone(),
-            CrashMode::Seeded(_) => self.draw(prng),
+            CrashMode::Seeded(_) => self.draw(prng, false),
+            CrashMode::SeededWithFlips(_) => self.draw(prng, true),
         };
         Self { current: left.clone(), durable: left, dirty: BTreeSet::new(), len_pending: false }
     }
 
-    fn draw(&self, prng: &mut Prng) -> Content {
+    /// Flips a bit of a byte that was written since the last sync; what was durable before is not touched again.
+    fn flip_one(&self, bytes: &mut [u8], sector: u64, prng: &mut Prng) {
+        let mut before = vec![0; bytes.len()];
+        self.durable.read(&mut before, sector * SECTOR_BYTES);
+        let new: Vec<usize> = before
+            .iter()
+            .zip(&*bytes)
+            .enumerate()
+            .filter(|(_, (old, new))| old != new)
+            .map(|(at, _)| at)
+            .collect();
+        let drawn = usize::try_from(prng.next()).unwrap_or(0);
+        if let Some(at) = new.get(drawn % new.len().max(1)) {
+            bytes[*at] ^= 1 << prng.below(8);
+        }
+    }
+
+    fn draw(&self, prng: &mut Prng, flips: bool) -> Content {
         let mut left = self.durable.clone();
         let keep_len = self.len_pending && prng.below(2) == 0;
         let len = if keep_len { self.current.len } else { self.durable.len };
@@ -170,6 +188,9 @@ impl Inode {
             };
             let mut bytes = vec![0; usize::try_from(keep).unwrap_or(0)];
             self.current.read(&mut bytes, sector * SECTOR_BYTES);
+            if flips && prng.below(8) == 0 {
+                self.flip_one(&mut bytes, *sector, prng);
+            }
             left.write(&bytes, sector * SECTOR_BYTES);
         }
         left.set_len(len);

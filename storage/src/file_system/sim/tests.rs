@@ -129,3 +129,40 @@ fn a_folder_is_durable_when_the_one_that_holds_it_is_synced() {
     disk.create_dir_all(Path::new("/a/b")).unwrap();
     assert!(disk.unsynced_folders().is_empty());
 }
+
+#[test]
+fn flips_spare_what_was_synced() {
+    let (disk, file) = disk_with("/d/f");
+    file.write_all_at(&[7; 100], 0).unwrap();
+    file.sync_all().unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    file.write_all_at(&[7; 64 * 512], 100).unwrap();
+    let mut flipped = 0;
+    for seed in 0..50 {
+        let left = disk.crash(CrashMode::SeededWithFlips(seed)).content(Path::new("/d/f")).unwrap();
+        assert_eq!(left[..100], [7; 100], "also in a sector that was written again");
+        flipped += left[100..].iter().filter(|byte| **byte != 0 && **byte != 7).count();
+    }
+    assert!(flipped > 50, "only {flipped} bytes were flipped in 50 crashes");
+}
+
+#[test]
+fn a_read_fails_once_and_a_fault_that_is_taken_back_does_not_happen() {
+    let (disk, file) = disk_with("/d/f");
+    file.write_all_at(b"abc", 0).unwrap();
+    let mut bytes = [0; 3];
+    disk.fail_read(2);
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    file.read_exact_at(&mut bytes, 0).unwrap_err();
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    disk.fail_after_ops(0);
+    disk.fail_read(1);
+    disk.forget_faults();
+    file.write_all_at(b"d", 3).unwrap();
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(!disk.has_died());
+    assert_eq!(disk.used_space(), 4);
+    disk.fail_after_ops(0);
+    file.sync_data().unwrap_err();
+    assert!(disk.has_died());
+}
