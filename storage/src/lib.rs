@@ -13,6 +13,7 @@ pub mod log;
 pub mod options;
 pub mod results;
 pub mod state;
+pub mod verify;
 
 mod base;
 mod half;

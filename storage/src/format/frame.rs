@@ -115,6 +115,8 @@ pub struct Frame<'a> {
     /// Its header.
     pub header: FrameHeader,
     records: &'a [u8],
+    /// Set if not every record holds: where the CRCs of those that do start.
+    in_part: Option<LogSeed>,
 }
 
 /// A record inside a valid frame.
@@ -145,6 +147,16 @@ impl<'a> Frame<'a> {
     /// wrote it; any other error means that there is no valid frame here. A header whose version is newer is judged by this version's CRC rule: a newer layout
     /// that changes the rule must change the magic, too.
     pub fn parse(seed: LogSeed, position: u64, bytes: &'a [u8]) -> Result<Self, FormatError> {
+        Self::parse_with(seed, position, bytes, false)
+    }
+
+    /// As [`Frame::parse`], of a frame whose own CRC holds while some of its records do not: it shows the others. The
+    /// frame's CRC vouches for the place and the order of all of them.
+    pub fn parse_in_part(seed: LogSeed, position: u64, bytes: &'a [u8]) -> Result<Self, FormatError> {
+        Self::parse_with(seed, position, bytes, true)
+    }
+
+    fn parse_with(seed: LogSeed, position: u64, bytes: &'a [u8], in_part: bool) -> Result<Self, FormatError> {
         let what = "frame";
         let (header_bytes, records) =
             bytes.split_first_chunk::<FRAME_HEADER_BYTES>().ok_or(FormatError::Truncated { what })?;
@@ -165,7 +177,8 @@ impl<'a> Frame<'a> {
             return Err(FormatError::Crc { what });
         }
         let raw = RawRecords { position: position + FRAME_HEADER_BYTES as u64, rest: records };
-        if raw.clone().any(|(_, header, payload)| !header.holds(seed, payload)) {
+        let broken = raw.clone().any(|(_, header, payload)| !header.holds(seed, payload));
+        if broken && !in_part {
             return Err(FormatError::Crc { what: "record" });
         }
         if version != FRAME_VERSION {
@@ -179,10 +192,13 @@ impl<'a> Frame<'a> {
         if kind == FrameKind::Membership {
             return Err(FormatError::Newer { what: "frame kind", got: 3, newest: 2 });
         }
-        for (_, header, _) in raw {
-            header.known_kind()?;
+        for (_, header, payload) in raw {
+            if !broken || header.holds(seed, payload) {
+                header.known_kind()?;
+            }
         }
-        Ok(Self { position, header: FrameHeader { kind, length, term, index, time_ms, synced_to }, records })
+        let header = FrameHeader { kind, length, term, index, time_ms, synced_to };
+        Ok(Self { position, header, records, in_part: broken.then_some(seed) })
     }
 
     /// The position behind the frame.
@@ -191,10 +207,24 @@ impl<'a> Frame<'a> {
         self.position + u64::from(self.header.length)
     }
 
+    /// Where records that do not hold begin and end; none unless the frame was parsed in part.
+    pub fn broken_records(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let raw = RawRecords { position: self.position + FRAME_HEADER_BYTES as u64, rest: self.records };
+        let in_part = self.in_part;
+        raw.filter_map(move |(position, header, payload)| {
+            let broken = in_part.is_some_and(|seed| !header.holds(seed, payload));
+            broken.then(|| (position, position + (RECORD_HEADER_BYTES + payload.len()) as u64))
+        })
+    }
+
     /// Its records in order.
     pub fn records(&self) -> impl Iterator<Item = FrameRecord<'a>> + 'a {
         let raw = RawRecords { position: self.position + FRAME_HEADER_BYTES as u64, rest: self.records };
-        raw.filter_map(|(position, header, payload)| {
+        let in_part = self.in_part;
+        raw.filter_map(move |(position, header, payload)| {
+            if in_part.is_some_and(|seed| !header.holds(seed, payload)) {
+                return None;
+            }
             let kind = header.known_kind().ok()?;
             Some(FrameRecord { position, kind, flags: header.flags, payload })
         })

@@ -9,6 +9,7 @@ mod error;
 pub mod frame;
 pub mod history_file;
 pub mod history_row;
+pub mod loss;
 pub mod queue_entry;
 pub mod record;
 pub mod state_file;

@@ -65,6 +65,8 @@ pub enum SectionKind {
     Start = 19,
     /// History files of closed segments, each with its rows.
     HistoryFiles = 20,
+    /// Parts of the log whose loss was accepted.
+    Losses = 21,
 }
 
 impl SectionKind {
@@ -84,7 +86,8 @@ impl SectionKind {
             18 => Self::Decisions,
             19 => Self::Start,
             20 => Self::HistoryFiles,
-            other => return Err(FormatError::Newer { what: "state section", got: other, newest: 20 }),
+            21 => Self::Losses,
+            other => return Err(FormatError::Newer { what: "state section", got: other, newest: 21 }),
         })
     }
 }
@@ -255,6 +258,27 @@ impl<'a> StateFile<'a> {
         }
         cursor.finish()?;
         Ok(Self { header, sections })
+    }
+
+    /// Where the first damage of a file begins that does not hold together: the header, a section, or the file's end.
+    #[must_use]
+    pub fn damage_offset(bytes: &[u8]) -> u64 {
+        let Ok((_, count)) = StateHeader::parse(bytes) else { return 0 };
+        let mut at = STATE_HEADER_BYTES;
+        for _ in 0..count {
+            let mut cursor = Cursor::new("state file section", bytes.get(at..).unwrap_or_default());
+            let mut section = || -> Result<usize, FormatError> {
+                let (kind, crc, length) = (cursor.u32()?, cursor.u32()?, cursor.u64()?);
+                let body = cursor.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+                let holds = crc == section_crc(kind, length, body);
+                holds.then_some(body.len()).ok_or(FormatError::Crc { what: "state file section" })
+            };
+            match section() {
+                Ok(length) => at += SECTION_HEADER_BYTES + length,
+                Err(_) => break,
+            }
+        }
+        at.min(bytes.len()) as u64
     }
 
     /// The bytes of the first section of this kind; empty if there is none.

@@ -5,6 +5,7 @@
 
 use super::walk::{FrameSource, Window};
 use crate::error::StorageError;
+use crate::format::frame::Frame;
 
 /// Zeros are skipped in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -72,6 +73,34 @@ impl BehindHole {
             }
         }
         Ok(at + piece.len() as u64)
+    }
+}
+
+/// Position of the first valid frame of `source`, from `offset` in the file on, that `accepts` takes.
+pub(super) fn first_frame_from(
+    source: &FrameSource<'_>,
+    offset: u64,
+    accepts: &dyn Fn(&Frame<'_>) -> bool,
+) -> Result<Option<u64>, StorageError> {
+    let mut pieces = Window::default();
+    let mut frames = Window::default();
+    let mut at = offset;
+    loop {
+        let piece = pieces
+            .from(source.file, source.len, at, 1)
+            .map_err(StorageError::io("read", source.path))?
+            .map(|bytes| bytes.get(..PIECE_BYTES).unwrap_or(bytes));
+        let Some(piece) = piece else { return Ok(None) };
+        for found in memchr::memchr_iter(b'M', piece) {
+            if piece.get(found + 1).is_some_and(|next| *next != b'Z') {
+                continue;
+            }
+            let position = source.base + at + found as u64;
+            if source.frame_at(&mut frames, position)?.is_some_and(|frame| accepts(&frame)) {
+                return Ok(Some(position));
+            }
+        }
+        at += piece.len() as u64;
     }
 }
 

@@ -10,6 +10,7 @@ use super::walk::{FrameSource, Window};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem, OpenMode};
 use crate::format::frame::{Frame, FrameKind};
+use crate::format::loss::{Loss, Losses};
 use crate::format::record::{LayoutRecord, LogSeed, RecordKind};
 
 /// One segment file as it was found.
@@ -35,6 +36,8 @@ pub(super) struct Folder {
     pub(super) layout: Layout,
     pub(super) seed: LogSeed,
     pub(super) files: Vec<FoundSegment>,
+    /// What of it is lost, with a person's consent.
+    pub(super) losses: Losses,
 }
 
 impl Folder {
@@ -46,13 +49,19 @@ impl Folder {
     }
 
     /// Lists the folder and reads every head. Files with other names are left alone.
-    pub(super) fn read(fs: &Arc<dyn FileSystem>, dir: &Path, layout: &Layout) -> Result<Self, StorageError> {
+    pub(super) fn read(
+        fs: &Arc<dyn FileSystem>,
+        dir: &Path,
+        layout: &Layout,
+        losses: &Losses,
+    ) -> Result<Self, StorageError> {
         let mut folder = Self {
             fs: Arc::clone(fs),
             dir: dir.to_path_buf(),
             layout: *layout,
             seed: layout.seed(),
             files: Vec::new(),
+            losses: losses.clone(),
         };
         let mut names = fs.list(dir).map_err(StorageError::io("list", dir))?;
         names.sort_unstable();
@@ -120,7 +129,7 @@ impl Folder {
         if let Some(index) = self.files.iter().position(holds) {
             let found = &self.files[index];
             // the caller's state was made from durable bytes up to `position`: both must hold
-            if found.head.is_none() {
+            if found.head.is_none() && self.losses.behind(found.base).is_none() {
                 return Err(StorageError::corrupt(&found.path, 0, "the head of this segment does not hold"));
             }
             if position - found.base > found.len {
@@ -163,9 +172,9 @@ impl Folder {
     pub(super) fn before(&self, start: usize) -> Result<Vec<(usize, u64)>, StorageError> {
         let mut chain = Vec::new();
         let mut current = start;
-        while let Some(head) = self.files[current].head {
-            let end = head.previous_end;
-            let older = self.files[..current].iter().rposition(|f| f.base < end && f.head.is_some());
+        while let Some(end) = self.end_before(current) {
+            let is_linked = |f: &FoundSegment| f.head.is_some() || self.losses.behind(f.base).is_some();
+            let older = self.files[..current].iter().rposition(|f| f.base < end && is_linked(f));
             let Some(older) = older else { break };
             let found = &self.files[older];
             if end - found.base > self.layout.segment_bytes || end - found.base > found.len {
@@ -178,6 +187,23 @@ impl Folder {
         }
         chain.reverse();
         Ok(chain)
+    }
+
+    /// Where the valid bytes before a file end: its head says so, or an accepted loss that reaches into it.
+    fn end_before(&self, index: usize) -> Option<u64> {
+        let found = &self.files[index];
+        let reaches_in = |loss: &&Loss| {
+            let here = |to: u64| (found.base..found.base + self.layout.segment_bytes).contains(&to);
+            loss.from < found.base && loss.to.is_some_and(here)
+        };
+        let lost_from = self.losses.list.iter().find(reaches_in).map(|loss| loss.from);
+        lost_from.or_else(|| found.head.map(|head| head.previous_end))
+    }
+
+    /// The file that holds `position`.
+    pub(super) fn holding(&self, position: u64) -> Option<usize> {
+        let holds = |f: &FoundSegment| f.base <= position && position < f.base + f.len;
+        self.files.iter().position(holds)
     }
 
     /// Fails if a file below `position` is not one of `chain`. Recovery removes what it cuts off before anything

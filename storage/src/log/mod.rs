@@ -28,6 +28,7 @@ mod replay;
 mod retain;
 mod segment;
 mod shared;
+mod survey;
 mod sync;
 mod walk;
 mod whole;
@@ -43,5 +44,6 @@ pub use recover::{Cut, Opening, RecoveryReport, ResumePoint, reaches_back_to, re
 pub use replay::FrameVisitor;
 pub use retain::SegmentInfo;
 pub use shared::Log;
+pub(crate) use survey::{Hole, Survey, survey};
 pub use whole::check_beginning;
 pub use writer::{FrameEnd, Writer};

@@ -80,7 +80,7 @@ impl Log {
             let segment = self.segment_of(position)?;
             if position >= segment.end() {
                 match self.segment_after(segment.base) {
-                    Some(next) if position == segment.end() => position = next.base,
+                    Some(next) if position == segment.end() => position = self.begin_of(&next),
                     _ => return Err(StorageError::NotARecord { position }),
                 }
                 continue;
@@ -110,6 +110,14 @@ impl Log {
         let mut position = from;
         while position < to && position < segment.base + source.len {
             let Some(frame) = source.frame_at(&mut window, position)? else {
+                if let Some(to) = self.losses.behind(position) {
+                    match source.frame_in_part_at(&mut window, position)? {
+                        Some(frame) if frame.end() == to => visit(&frame)?,
+                        _ => {}
+                    }
+                    position = to;
+                    continue;
+                }
                 return Err(StorageError::corrupt(
                     source.path,
                     position - source.base,
@@ -120,6 +128,11 @@ impl Log {
             position = frame.end();
         }
         Ok(position)
+    }
+
+    /// Where the readable frames of a segment begin: at its base, unless its head is lost.
+    fn begin_of(&self, segment: &Segment) -> u64 {
+        self.losses.behind(segment.base).filter(|to| *to < segment.end()).unwrap_or(segment.base)
     }
 
     fn segment_after(&self, base: u64) -> Option<Arc<Segment>> {

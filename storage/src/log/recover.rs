@@ -31,6 +31,7 @@ use super::shared::Log;
 use super::writer::Writer;
 use crate::error::StorageError;
 use crate::file_system::{FileSystem, OpenMode};
+use crate::format::loss::Losses;
 use crate::format::record::AckLevel;
 
 /// After a stop in order, this much behind the log's end must be zero for the segment to go on in place.
@@ -54,7 +55,7 @@ pub struct ResumePoint {
 }
 
 /// How a log is opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Opening {
     /// Sizes and secret: as the state file says, or new for a new log.
     pub layout: Layout,
@@ -66,6 +67,8 @@ pub struct Opening {
     pub ack: AckLevel,
     /// The clock, for the first frame of the term.
     pub now: Timestamp,
+    /// Parts of the log whose loss was accepted.
+    pub losses: Losses,
 }
 
 /// What a torn tail has cost.
@@ -110,7 +113,7 @@ pub fn reaches_back_to(
     layout: &Layout,
     position: u64,
 ) -> Result<bool, StorageError> {
-    Ok(Folder::read(fs, dir, layout)?.reaches_back_to(position))
+    Ok(Folder::read(fs, dir, layout, &Losses::default())?.reaches_back_to(position))
 }
 
 /// Opens the log in `dir` (created if missing), shows every valid frame from the resume point on to `visit`, in
@@ -131,12 +134,13 @@ pub fn recover(
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
     }
-    let folder = Folder::read(fs, dir, &opening.layout)?;
+    let folder = Folder::read(fs, dir, &opening.layout, &opening.losses)?;
     let replayed = replay(&folder, &opening.resume, visit)?;
     let clean = is_clean(&folder, &opening.resume, &replayed)?;
     let behind = if clean { BehindHole::default() } else { look_behind(&folder, &replayed)? };
     let synced_to = replayed.synced_to.max(behind.synced_to);
-    if synced_to > replayed.end {
+    let lost_to = opening.losses.at(replayed.end).map_or(replayed.end, |loss| loss.until);
+    if synced_to > lost_to {
         return Err(rot(&folder, &replayed, synced_to));
     }
     folder.check_end(replayed.chain.last().map(|(index, _)| *index), replayed.end)?;

@@ -83,6 +83,7 @@ pub(super) fn reopen(
         spares,
         next_base: highest + folder.layout.segment_bytes,
         end: active.end,
+        losses: folder.losses.clone(),
     }));
     let writer = Writer::new(Arc::clone(&log), active.segment, active.file, last, active.end);
     Ok((log, writer))

@@ -2,7 +2,7 @@
 
 use super::chain::Folder;
 use super::recover::ResumePoint;
-use super::walk::Window;
+use super::walk::{FrameSource, Window};
 use super::writer::Sequence;
 use crate::error::StorageError;
 use crate::file_system::OpenMode;
@@ -24,6 +24,8 @@ pub(super) struct Replayed {
     pub(super) synced_to: u64,
     pub(super) frames: u64,
     pub(super) records: u64,
+    /// The next frame stands behind an accepted loss: frames before it are missing.
+    bridged: bool,
 }
 
 /// Walks from `resume` on and shows every valid frame to `visit`.
@@ -40,8 +42,16 @@ pub(super) fn replay(
         synced_to: resume.synced_to.max(resume.position),
         frames: 0,
         records: 0,
+        bridged: false,
     };
-    let start = folder.start_at(resume.position)?;
+    let lost_at_once = || folder.losses.at(resume.position).and_then(|loss| loss.to);
+    let start = match (folder.start_at(resume.position), lost_at_once()) {
+        (Err(StorageError::Corrupt { .. }) | Ok(None), Some(to)) => {
+            found.bridged = true;
+            folder.holding(to).map(|index| (index, to))
+        }
+        (start, _) => start?,
+    };
     let mut current = None;
     if let Some((index, position)) = start {
         found.chain = folder.before(index)?;
@@ -56,6 +66,13 @@ pub(super) fn replay(
         current = folder.linked_from(found.end, Some(index))?;
         if let Some(next) = current {
             found.end = folder.files[next].base;
+        } else if let Some(to) = folder.losses.at(found.end).and_then(|loss| loss.to) {
+            // the walk of this file would have gone on in it
+            current = folder.holding(to).filter(|next| *next > index);
+            if current.is_some() {
+                found.end = to;
+                found.bridged = true;
+            }
         }
     }
     Ok(found)
@@ -71,18 +88,37 @@ impl Replayed {
         let file = folder.open(index, OpenMode::Read)?;
         let source = folder.source_of(&*file, &folder.files[index]);
         let mut window = Window::default();
-        while let Some(frame) = source.frame_at(&mut window, self.end)? {
-            if let Err(reason) = self.check_sequence(&frame, source.base) {
-                return Err(StorageError::corrupt(source.path, self.end - source.base, reason));
+        loop {
+            while let Some(frame) = source.frame_at(&mut window, self.end)? {
+                self.take(&frame, &source, visit)?;
             }
-            visit(&frame)?;
-            let header = frame.header;
-            self.last = Sequence { term: header.term, index: header.index, time_ms: header.time_ms };
-            self.synced_to = self.synced_to.max(header.synced_to);
-            self.frames += 1;
-            self.records += frame.records().count() as u64;
-            self.end = frame.end();
+            let Some(to) = folder.losses.at(self.end).and_then(|loss| loss.to) else { return Ok(()) };
+            self.bridged = true;
+            match source.frame_in_part_at(&mut window, self.end)? {
+                Some(frame) if frame.end() == to => self.take(&frame, &source, visit)?,
+                _ if folder.holding(to) == Some(index) => self.end = to,
+                _ => return Ok(()),
+            }
         }
+    }
+
+    fn take(
+        &mut self,
+        frame: &Frame<'_>,
+        source: &FrameSource<'_>,
+        visit: &mut FrameVisitor<'_>,
+    ) -> Result<(), StorageError> {
+        if let Err(reason) = self.check_sequence(frame, source.base) {
+            return Err(StorageError::corrupt(source.path, self.end - source.base, reason));
+        }
+        visit(frame)?;
+        let header = frame.header;
+        self.last = Sequence { term: header.term, index: header.index, time_ms: header.time_ms };
+        self.synced_to = self.synced_to.max(header.synced_to);
+        self.frames += 1;
+        self.records += frame.records().count() as u64;
+        self.end = frame.end();
+        self.bridged = false;
         Ok(())
     }
 
@@ -94,7 +130,9 @@ impl Replayed {
         if is_head != (frame.position == base) {
             return Err("a segment frame stands where none belongs, or is missing");
         }
-        if Some(frame.header.index) != index {
+        let follows = Some(frame.header.index) == index
+            || (self.bridged && index.is_some_and(|index| index < frame.header.index));
+        if !follows {
             return Err("the frame's index does not follow the one before it");
         }
         if frame.header.term < self.last.term || frame.header.time_ms < self.last.time_ms {

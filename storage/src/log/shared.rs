@@ -13,6 +13,7 @@ use super::layout::{Layout, LogOptions};
 use super::segment::{Segment, locked};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem};
+use crate::format::loss::Losses;
 use crate::format::record::LogSeed;
 
 /// Most handles of closed segments that stay open.
@@ -42,6 +43,8 @@ pub struct Log {
     pub(super) prepare_lock: Mutex<()>,
     cold: Mutex<VecDeque<Arc<Segment>>>,
     fence: OnceLock<String>,
+    /// What of the log is lost, with a person's consent.
+    pub(super) losses: Losses,
 }
 
 /// Prepared segments, by rising base.
@@ -62,6 +65,7 @@ pub(super) struct Parts {
     pub(super) next_base: u64,
     /// Appended and durable.
     pub(super) end: u64,
+    pub(super) losses: Losses,
 }
 
 impl Log {
@@ -84,6 +88,7 @@ impl Log {
             prepare_lock: Mutex::new(()),
             cold: Mutex::new(VecDeque::new()),
             fence: OnceLock::new(),
+            losses: parts.losses,
         }
     }
 

@@ -77,6 +77,24 @@ impl FrameSource<'_> {
         window: &'w mut Window,
         position: u64,
     ) -> Result<Option<Frame<'w>>, StorageError> {
+        self.parsed_at(window, position, Frame::parse)
+    }
+
+    /// As [`FrameSource::frame_at`], of a frame that holds but for some of its records: only the others are shown.
+    pub(super) fn frame_in_part_at<'w>(
+        &self,
+        window: &'w mut Window,
+        position: u64,
+    ) -> Result<Option<Frame<'w>>, StorageError> {
+        self.parsed_at(window, position, Frame::parse_in_part)
+    }
+
+    fn parsed_at<'w>(
+        &self,
+        window: &'w mut Window,
+        position: u64,
+        parse: impl FnOnce(LogSeed, u64, &'w [u8]) -> Result<Frame<'w>, FormatError>,
+    ) -> Result<Option<Frame<'w>>, StorageError> {
         let offset = position - self.base;
         let read_error = StorageError::io("read", self.path);
         let header = match window.from(self.file, self.len, offset, FRAME_HEADER_BYTES) {
@@ -90,7 +108,7 @@ impl FrameSource<'_> {
         let Some(bytes) = bytes.and_then(|bytes| bytes.get(..length)) else {
             return Ok(None);
         };
-        match Frame::parse(self.seed, position, bytes) {
+        match parse(self.seed, position, bytes) {
             Ok(frame) => Ok(Some(frame)),
             Err(FormatError::Newer { what, got, newest }) => {
                 Err(StorageError::NewerVersion { what, got, newest })

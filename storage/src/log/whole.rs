@@ -12,6 +12,7 @@ use super::layout::Layout;
 use super::segment::segment_name;
 use crate::error::StorageError;
 use crate::file_system::FileSystem;
+use crate::format::loss::Losses;
 
 /// Fails if the log in `dir` no longer begins where the base at `base_position` ends, so that part of it is missing.
 /// Changes nothing.
@@ -23,11 +24,15 @@ pub fn check_beginning(
     dir: &Path,
     layout: &Layout,
     base_position: u64,
+    losses: &Losses,
 ) -> Result<(), StorageError> {
     if !fs.exists(dir).map_err(StorageError::io("look for", dir))? {
         return Ok(());
     }
-    let folder = Folder::read(fs, dir, layout)?;
+    if losses.at(base_position).is_some() {
+        return Ok(());
+    }
+    let folder = Folder::read(fs, dir, layout, losses)?;
     let linked = folder.files.iter().filter(|file| file.head.is_some());
     let (Some(first), false) = (linked.map(|file| file.base).min(), folder.reaches_back_to(base_position))
     else {
@@ -44,6 +49,9 @@ pub fn check_beginning(
 impl Folder {
     /// Fails if the log, whose last file is `last` and whose valid bytes end at `end`, must have gone on.
     pub(super) fn check_end(&self, last: Option<usize>, end: u64) -> Result<(), StorageError> {
+        if self.losses.at(end).is_some_and(|loss| loss.to.is_none()) {
+            return Ok(());
+        }
         let segment_bytes = self.layout.segment_bytes;
         let (expected, above) = match last {
             Some(last) => (self.files[last].base + segment_bytes, last + 1),

@@ -10,6 +10,7 @@ use mezzo_protocol::message::properties;
 use mezzo_protocol::message::record::MessageView;
 use mezzo_protocol::message::tag::java_hash;
 
+use super::AfterLoss;
 use super::corrupt_log;
 use super::due::{DueMessages, DueRow};
 use super::groups::GroupConfig;
@@ -73,6 +74,8 @@ pub(crate) struct Ledger {
     pub(crate) ack: AckLevel,
     /// A start found the log torn at acknowledgement `memory`, and its `jump` record has not been met yet.
     pub(crate) owes_jump: bool,
+    /// Parts of the log whose loss was accepted.
+    pub(crate) lost: AfterLoss,
 }
 
 impl Ledger {
@@ -91,6 +94,7 @@ impl Ledger {
             history,
             ack: AckLevel::Durable,
             owes_jump: false,
+            lost: AfterLoss::default(),
         }
     }
 
@@ -109,6 +113,7 @@ impl Ledger {
         publisher: &mut dyn Publisher,
     ) -> Result<(), StorageError> {
         let bad = |source| StorageError::Format { position: at.position, source };
+        self.pass_losses(at.position, publisher);
         match kind {
             RecordKind::Message | RecordKind::Prepared | RecordKind::Due => {
                 let message = MessagePayload::decode(kind, flags, payload).map_err(bad)?;
@@ -126,6 +131,7 @@ impl Ledger {
                     self.decide_empty(at, &group, &id, d.outcome, d.source);
                 } else if let Some(decided) = self.decide(at, d.origin, d.outcome, d.source, publisher)
                     && decided.count != d.count
+                    && !self.lost.may_miss(at.position)
                 {
                     let reason = format!("{} messages decided, {} are open", d.count, decided.count);
                     return Err(corrupt_log(at.position, reason));
@@ -156,6 +162,8 @@ impl Ledger {
                 let config = TopicConfig::from_record(&record, at.position)?;
                 if record.deleted {
                     self.delete_topic(at.position, &config.name, publisher);
+                } else if self.lost.may_miss(at.position) {
+                    self.put_topic_after_loss(at.position, config, publisher);
                 } else {
                     self.put_topic(at.position, config, publisher);
                 }
@@ -202,11 +210,14 @@ impl Ledger {
         publisher: &mut dyn Publisher,
     ) -> Result<(), StorageError> {
         let view = MessageView::parse(payload.message).map_err(|e| corrupt_log(at.position, e))?;
-        let queue =
-            self.topics.get(view.topic()).and_then(|t| t.queue(view.queue_id())).ok_or_else(|| {
-                let queue = format!("{}/{}", view.topic(), view.queue_id().0);
-                corrupt_log(at.position, format!("message for unknown queue {queue}"))
-            })?;
+        let (topic, id) = (view.topic(), view.queue_id());
+        let mut queue = self.topics.get(topic).and_then(|t| t.queue(id));
+        if queue.is_none() && self.lost.may_miss(at.position) {
+            self.find_lost_queue(at.position, topic, id, publisher)?;
+            queue = self.topics.get(topic).and_then(|t| t.queue(id));
+        }
+        let queue = queue
+            .ok_or_else(|| corrupt_log(at.position, format!("message for unknown queue {topic}/{}", id.0)))?;
         let tag_hash = properties::find(view.properties(), properties::TAGS).map_or(0, java_hash);
         let facts = Facts { queue: &queue, tag_hash };
         match payload.prefix {
@@ -214,7 +225,8 @@ impl Ledger {
                 let mut half = HalfFacts::of(view.properties()).map_err(|e| corrupt_log(at.position, e))?;
                 let fingerprint = Fingerprint::of(payload.message);
                 if let Some(origin) = joins {
-                    if !self.joined(at, facts, origin, fingerprint, delay_ms) {
+                    let joined = self.joined(at, facts, origin, fingerprint, delay_ms);
+                    if !joined && !self.lost.may_miss(at.position) {
                         let reason = format!("a message joins a transaction that is not open: {origin}");
                         return Err(corrupt_log(at.position, reason));
                     }

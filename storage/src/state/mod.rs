@@ -15,6 +15,7 @@
 //! says what time it is.
 
 pub mod admit;
+mod after_loss;
 mod consumed;
 pub mod dedup;
 pub mod due;
@@ -29,6 +30,8 @@ pub mod segments;
 pub mod snapshot;
 pub mod topics;
 pub mod transactions;
+
+pub(crate) use after_loss::AfterLoss;
 
 use crate::error::StorageError;
 

@@ -23,7 +23,7 @@ use crate::state::topics::TopicConfig;
 
 /// At acknowledgement `memory`: published messages that may wait for a sync; an append beyond leads one itself. The
 /// jump of queue offsets after an unclean stop rests on this bound.
-pub(super) const UNSYNCED_MESSAGES_MAX: u64 = 1 << 20;
+pub(crate) const UNSYNCED_MESSAGES_MAX: u64 = 1 << 20;
 
 /// A frame of offsets is ended when it has grown to this; at a quarter of the largest frame if that is less.
 const OFFSETS_PER_FRAME_BYTES: usize = 64 << 10;

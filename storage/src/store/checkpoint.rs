@@ -152,12 +152,16 @@ impl Store {
             StateHeader { generation: base.generation + 1, position: to, synced_to: to, ..file.header };
         // a base of before a cut may end in the gap behind it, where there are no bytes
         let from = base.position.max(self.log.first_position());
+        let losses = ledger.lost.losses.clone();
+        let mut end = from;
         self.log.scan(from, to, &mut |frame| {
             let follows = match frame.header.kind {
                 FrameKind::Segment => header.index,
                 _ => header.index + 1,
             };
-            if frame.header.index != follows {
+            let bridged = losses.list.iter().any(|loss| (end..=frame.position).contains(&loss.from));
+            end = frame.end();
+            if frame.header.index != follows && !(bridged && frame.header.index > follows) {
                 return Err(corrupt_log(frame.position, "the log does not continue the base"));
             }
             header.index = frame.header.index;

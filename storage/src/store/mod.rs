@@ -51,6 +51,7 @@ use crate::state::publish::Pending;
 use crate::state::topics::{Queue, Topic};
 use crate::state::transactions::history::History;
 
+pub(crate) use append::UNSYNCED_MESSAGES_MAX;
 pub use background::Background;
 use background::Signal;
 pub use census::{Census, OpenOfGroup};

@@ -17,10 +17,12 @@ use crate::batch::{Encoder, RECORD_OVERHEAD_MAX};
 use crate::error::StorageError;
 use crate::file_system::FileSystem;
 use crate::format::frame::{FRAME_HEADER_BYTES, Frame};
+use crate::format::loss::Losses;
 use crate::format::record::{Jump, RecordHead, RecordKind};
 use crate::format::state_file::{StateFile, StateHeader, StateRole};
 use crate::log::{self, Class, Layout, LogOptions, Opening, RecoveryReport, ResumePoint};
 use crate::options::{AckLevel, StoreOptions};
+use crate::state::AfterLoss;
 use crate::state::dedup::FirstSends;
 use crate::state::leader_clock::LeaderClock;
 use crate::state::ledger::{At, Ledger};
@@ -79,13 +81,13 @@ impl Store {
         })?;
         let bases = StateFolder::open(&*fs, dir.join("base"), BASES_KEPT)?;
         let checkpoints = StateFolder::open(&*fs, dir.join("checkpoint"), CHECKPOINTS_KEPT)?;
-        let (base, created) = open_base(&fs, &bases, &options)?;
+        let (base, losses, created) = open_base(&fs, &bases, &options)?;
         adopt_layout(&mut options, &base)?;
 
         let layout = layout_of(&base);
         if !created {
             check_log_is_there(&*fs, &dir)?;
-            log::check_beginning(&fs, &dir.join("log"), &layout, base.position)?;
+            log::check_beginning(&fs, &dir.join("log"), &layout, base.position, &losses)?;
         }
         let history =
             Arc::new(History::open(Arc::clone(&fs), dir.join("history"), base.segment_bytes, base.position)?);
@@ -101,12 +103,17 @@ impl Store {
             }
             // true also of one that cannot be used
             known_synced = known_synced.max(file.header.synced_to).max(file.header.position);
+            if snapshot::losses_of(file)?.newest != losses.newest {
+                tracing::warn!("checkpoint passed over: it was written before a loss was accepted");
+                return Ok(None);
+            }
             let mut ledger = fresh();
             match snapshot::restore_checkpoint(&mut ledger, file) {
                 Ok(used)
                     if snapshot::history_is_whole(&history, file, base.position)?
                         && pages_hold(&*fs, &queues, &ledger)? =>
                 {
+                    ledger.lost = AfterLoss::starting_at(losses.clone(), file.header.position);
                     return Ok(Some((file.header, ledger, used)));
                 }
                 Ok(_) => tracing::warn!("checkpoint passed over: what it names of queues or history is not there; both are made anew from the log"),
@@ -151,7 +158,7 @@ impl Store {
         let mut direct = AtOnce { view: &view, failure: None };
         let mut segment = header.position / base.segment_bytes;
         let mut last_ms = header.time_ms;
-        let opening = Opening { layout, options: log_options, resume, ack: options.ack, now };
+        let opening = Opening { layout, options: log_options, resume, ack: options.ack, now, losses };
         let mut visit = |frame: &Frame<'_>| {
             let number = frame.position / base.segment_bytes;
             if number > segment {
@@ -173,6 +180,11 @@ impl Store {
         // their pages are written anew. Only now: one that cannot be used still says what was durable, and a start that
         // is refused must be refused again
         checkpoints.keep_only(&*fs, checkpoint)?;
+        // one behind which nothing was readable
+        ledger.pass_losses(report.end, &mut direct);
+        if let Some(e) = direct.failure.take() {
+            return Err(e);
+        }
         // a crash may have come between a new base and the removal of what lies before it
         while log.first_position() < base.position {
             log.remove_first_segment()?;
@@ -273,13 +285,17 @@ fn open_base(
     shared_fs: &Arc<dyn FileSystem>,
     bases: &StateFolder,
     options: &StoreOptions,
-) -> Result<(StateHeader, bool), StorageError> {
+) -> Result<(StateHeader, Losses, bool), StorageError> {
     let fs = &**shared_fs;
-    let is_base = |file: &StateFile<'_>| Ok((file.header.role == StateRole::Base).then_some(file.header));
+    let is_base = |file: &StateFile<'_>| {
+        let losses = snapshot::losses_of(file)?;
+        Ok((file.header.role == StateRole::Base).then_some((file.header, losses)))
+    };
     let (found, damaged) = bases.newest(fs, is_base)?;
     let log_dir = options.dir.join("log");
-    if let Some(header) = found {
+    if let Some((header, losses)) = found {
         if let Some(newest) = damaged.first()
+            && losses.at(header.position).is_none()
             && !log::reaches_back_to(shared_fs, &log_dir, &layout_of(&header), header.position)?
         {
             return Err(StorageError::corrupt(
@@ -295,7 +311,7 @@ fn open_base(
         for path in &damaged {
             tracing::warn!(file = %path.display(), "damaged base passed over for the one before it");
         }
-        return Ok((header, false));
+        return Ok((header, losses, false));
     }
     if let Some(path) = damaged.first() {
         return Err(StorageError::corrupt(
@@ -338,7 +354,7 @@ fn open_base(
     let ledger = Ledger::new(options.segment_bytes, options.check, None);
     bases.write(fs, header.generation, &snapshot::base_file(&ledger, header))?;
     fs.sync_dir(&options.dir).map_err(StorageError::io("sync folder", &options.dir))?;
-    Ok((header, true))
+    Ok((header, Losses::default(), true))
 }
 
 /// Whether the consume queue pages that a restored checkpoint names are what was written.

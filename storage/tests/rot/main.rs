@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod damage;
+mod repaired;
 mod workload;
 
 use mezzo_protocol::ids::QueueOffset;
@@ -28,6 +29,8 @@ struct Tally {
     /// Messages whose bytes the damage has hit and that were answered as damaged.
     damaged_messages: u32,
     cut: u32,
+    /// Folders whose loss was accepted.
+    repaired: u32,
 }
 
 #[test]
@@ -44,7 +47,7 @@ fn damage_anywhere_is_refused_with_its_place_or_harms_nothing_but_itself() {
     }
     println!("{tally:?}");
     if many {
-        let seen = [tally.refused, tally.served, tally.damaged_messages, tally.cut];
+        let seen = [tally.refused, tally.served, tally.damaged_messages, tally.cut, tally.repaired];
         assert!(seen.iter().all(|count| *count > 0), "a kind of outcome was never met: {tally:?}");
     }
 }
@@ -57,6 +60,13 @@ fn one(seed: u64, tally: &mut Tally) {
     let what = format!("seed {seed}, {damage:?}");
     damage.inflict(&disk);
     let before = primary(&disk);
+    let report = repaired::verified(&disk, &what);
+    assert_eq!(primary(&disk), before, "{what}: a check has changed the folder");
+    if report.has_rot() {
+        assert!(matches!(damage.kind, Kind::Log | Kind::Base), "{what}: {:?}", report.damages);
+        repaired::check(&world, &disk, &report, &mut random, &what);
+        tally.repaired += 1;
+    }
     match world.open(&disk) {
         Err(StorageError::Corrupt { file, offset, reason }) => {
             let named = file.starts_with("/data/log") || file.starts_with("/data/base");
@@ -69,13 +79,17 @@ fn one(seed: u64, tally: &mut Tally) {
             assert_eq!(primary(&disk), before, "{what}: a refused start has changed the folder");
             let again = world.open(&disk);
             assert!(matches!(again, Err(StorageError::Corrupt { .. })), "{what}: not refused again");
+            assert!(report.has_rot(), "{what}: refused, but the check finds {:?}", report.damages);
             tally.refused += 1;
         }
         Err(other) => panic!("{what}: {other}"),
-        Ok((store, report)) => {
+        Ok((store, opened)) => {
             tally.served += 1;
-            tally.cut += u32::from(report.log.cut.is_some());
+            tally.cut += u32::from(opened.log.cut.is_some());
+            let damaged_before = tally.damaged_messages;
             check(&world, &store, &damage, &what, tally);
+            let served_all = damaged_before == tally.damaged_messages;
+            assert!(served_all || report.has_rot(), "{what}: damaged, but the check finds no rot");
         }
     }
 }
@@ -161,7 +175,7 @@ fn decided(
     damage: &Damage,
     what: &str,
 ) {
-    match world.end(store, origin, key, asked) {
+    match world.end_again(store, origin, key, asked) {
         Ok(OperationResult::AlreadyDecided(known)) => {
             assert_eq!((known.outcome, asked), (outcome, outcome), "{what}: {origin}");
         }

@@ -204,18 +204,7 @@ impl World {
     fn send(&mut self, store: &Store, topic: usize, visibility: Visibility, size: usize) {
         let body = format!("{}-{}", self.sent.len(), "x".repeat(size));
         let properties = format!("UNIQ_KEY\u{1}{body}\u{2}PGROUP\u{1}pg\u{2}");
-        let parts = MessageParts {
-            topic: TOPICS[topic],
-            queue_id: QueueId(0),
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_timestamp: self.now(),
-            born_host: "127.0.0.1:1".parse().unwrap(),
-            store_host_v6: false,
-            reconsume_times: 0,
-            body: body.as_bytes(),
-            properties: properties.as_bytes(),
-        };
+        let parts = self.parts(topic, &body, &properties);
         let due = match &visibility {
             Visibility::Due(at) => at.as_ms(),
             _ => 0,
@@ -275,8 +264,50 @@ impl World {
         self.facts.push((end, Fact::Decided { origin, key: body, outcome }));
     }
 
+    /// End of the log, as it was last acknowledged.
+    pub(crate) fn end(&self) -> u64 {
+        self.frames.last().map_or(0, |(_, end)| *end)
+    }
+
+    /// Where the frame begins that ends at `end`.
+    pub(crate) fn frame_start(&self, end: u64) -> u64 {
+        self.frames.iter().find(|(_, of)| *of == end).map_or(end, |(start, _)| *start)
+    }
+
+    /// Sends a message that is no fact.
+    pub(crate) fn send_one(&self, store: &Store, topic: usize, body: &str) {
+        let Some(handle) = store.topic(TOPICS[topic]) else {
+            let mut batch = Batch::default();
+            batch.push(Operation::PutTopic(TopicConfig::new(TopicName::new(TOPICS[topic]).unwrap(), 1)));
+            store.append(self.now(), &mut batch).unwrap();
+            store.sync().unwrap();
+            return self.send_one(store, topic, body);
+        };
+        let parts = self.parts(topic, body, "");
+        let mut batch = Batch::default();
+        batch.send(&store.encoder(), &handle, QueueId(0), Visibility::Now, &parts).unwrap();
+        store.append(self.now(), &mut batch).unwrap();
+        store.sync().unwrap();
+        assert!(matches!(batch.results()[0], OperationResult::Stored { .. }));
+    }
+
+    fn parts<'a>(&self, topic: usize, body: &'a str, properties: &'a str) -> MessageParts<'a> {
+        MessageParts {
+            topic: TOPICS[topic],
+            queue_id: QueueId(0),
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: self.now(),
+            born_host: "127.0.0.1:1".parse().unwrap(),
+            store_host_v6: false,
+            reconsume_times: 0,
+            body: body.as_bytes(),
+            properties: properties.as_bytes(),
+        }
+    }
+
     /// Says END again.
-    pub(crate) fn end(
+    pub(crate) fn end_again(
         &self,
         store: &Store,
         origin: u64,

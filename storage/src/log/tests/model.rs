@@ -8,6 +8,7 @@ use mezzo_protocol::time::Timestamp;
 use crate::error::StorageError;
 use crate::file_system::{FileSystem, OpenMode, SimulatedDisk};
 use crate::format::frame::{Frame, FrameKind};
+use crate::format::loss::Losses;
 use crate::format::record::{AckLevel, RECORD_HEADER_BYTES, RecordHead, RecordKind};
 use crate::log::{
     Class, FrameEnd, Layout, Log, LogOptions, Opening, PrepareStep, RecoveryReport, ResumePoint, Writer,
@@ -54,7 +55,14 @@ pub(super) fn seen(frame: &Frame<'_>) -> Option<Seen> {
 
 pub(super) fn opening(resume: ResumePoint) -> Opening {
     let options = LogOptions { hot_bytes: 6_000, writeback_bytes: 4096, zero_fill: true, spare_segments: 2 };
-    Opening { layout: LAYOUT, options, resume, ack: AckLevel::Durable, now: Timestamp::from_ms(1_000) }
+    Opening {
+        layout: LAYOUT,
+        options,
+        resume,
+        ack: AckLevel::Durable,
+        now: Timestamp::from_ms(1_000),
+        losses: Losses::default(),
+    }
 }
 
 pub(super) fn open_at(disk: &SimulatedDisk, resume: ResumePoint) -> Result<Opened, StorageError> {

@@ -20,7 +20,7 @@ use crate::file_system::{File, FileSystem, OpenMode};
 use crate::format::queue_entry::{QUEUE_ENTRY_BYTES, QueueEntry};
 
 /// Bytes of a page.
-pub(super) const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// Entries of a full page.
 pub const ENTRIES_PER_PAGE: usize = 170;
 /// Pages of one file: 16 MiB.
@@ -81,6 +81,21 @@ impl PageStore {
         };
         store.ensure_files(next)?;
         Ok(store)
+    }
+
+    /// The files there are, for reading alone: nothing is made.
+    pub(crate) fn for_reading(fs: Arc<dyn FileSystem>, dir: PathBuf) -> Result<Self, StorageError> {
+        let mut files = Vec::new();
+        loop {
+            let path = file_path(&dir, files.len());
+            if !fs.exists(&path).map_err(StorageError::io("look for", &path))? {
+                break;
+            }
+            let file = fs.open(&path, OpenMode::Read).map_err(StorageError::io("open", &path))?;
+            files.push(PageFile { path, file });
+        }
+        let (files, allocation) = (RwLock::new(files), Mutex::default());
+        Ok(Self { fs, dir, files, allocation, crowded: AtomicBool::new(false) })
     }
 
     /// Opens or creates files so that `pages` pages have a place.

@@ -8,6 +8,7 @@ mod rows;
 
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
 
+use super::AfterLoss;
 use super::admit::lease_record;
 use super::groups::GroupConfig;
 use super::ledger::Ledger;
@@ -20,6 +21,7 @@ use crate::error::StorageError;
 use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 use crate::format::history_row::{HISTORY_ROW_BYTES, HistoryRow};
+use crate::format::loss::Losses;
 use crate::format::record::{Group, Lease, OffsetEntry, Offsets, Policy, Start, Topic};
 use crate::format::state_file::{SectionKind, StateFile, StateFileBuilder, StateHeader};
 
@@ -89,13 +91,27 @@ pub(crate) fn base_sections(ledger: &Ledger, file: &mut StateFileBuilder) {
 pub(crate) fn base_file(ledger: &Ledger, header: StateHeader) -> Vec<u8> {
     let mut file = StateFileBuilder::new(header);
     base_sections(ledger, &mut file);
+    losses_section(&ledger.lost.losses.from_position(header.position), &mut file);
     file.finish()
+}
+
+fn losses_section(losses: &Losses, file: &mut StateFileBuilder) {
+    if losses.newest > 0 {
+        file.section(SectionKind::Losses, |out| losses.encode(out));
+    }
+}
+
+/// The losses that a state file knows of: a base all of them, a checkpoint the number of the newest.
+pub(crate) fn losses_of(file: &StateFile<'_>) -> Result<Losses, StorageError> {
+    Losses::decode(file.section(SectionKind::Losses)).map_err(format_error("losses"))
 }
 
 /// The whole checkpoint file. Published and appended state must be the same when this is called.
 pub(crate) fn checkpoint_file(ledger: &Ledger, header: StateHeader) -> Vec<u8> {
     let mut file = StateFileBuilder::new(header);
     base_sections(ledger, &mut file);
+    let known = Losses { newest: ledger.lost.losses.newest, list: Vec::new() };
+    losses_section(&known, &mut file);
     file.section(SectionKind::QueuePages, |out| queues::encode(ledger, out));
     file.section(SectionKind::Segments, |out| {
         for (number, summary) in ledger.segments.iter() {
@@ -121,6 +137,7 @@ pub(crate) fn checkpoint_file(ledger: &Ledger, header: StateHeader) -> Vec<u8> {
 
 /// Restores what base and checkpoint share into an empty ledger.
 pub(crate) fn restore_base(ledger: &mut Ledger, file: &StateFile<'_>) -> Result<(), StorageError> {
+    ledger.lost = AfterLoss::starting_at(losses_of(file)?, file.header.position);
     restore_topics(ledger, file.section(SectionKind::Topics))?;
     restore_groups(ledger, file.section(SectionKind::Groups))?;
     restore_offsets(ledger, file.section(SectionKind::Offsets))?;
@@ -157,11 +174,7 @@ pub(crate) fn restore_checkpoint(
         let newest_visible_ms = cursor.u64().map_err(&bad)?;
         ledger.segments.set(number, SegmentSummary { open, newest_visible_ms });
     }
-    let bad = format_error("decisions");
-    let mut cursor = Cursor::new("decisions", file.section(SectionKind::Decisions));
-    while !cursor.is_empty() {
-        let segment = cursor.u64().map_err(&bad)?;
-        let row = HistoryRow::decode(cursor.take(HISTORY_ROW_BYTES).map_err(&bad)?).map_err(&bad)?;
+    for (segment, row) in decisions_of(file)? {
         if let Some(history) = &ledger.history {
             history.record(segment, row);
         }
@@ -173,6 +186,19 @@ pub(crate) fn restore_checkpoint(
         ledger.many.decided(row);
     }
     queues::restore(ledger, file.section(SectionKind::QueuePages))
+}
+
+/// Decisions of segments that were not closed, each with its segment's position.
+pub(crate) fn decisions_of(file: &StateFile<'_>) -> Result<Vec<(u64, HistoryRow)>, StorageError> {
+    let bad = format_error("decisions");
+    let mut cursor = Cursor::new("decisions", file.section(SectionKind::Decisions));
+    let mut rows = Vec::new();
+    while !cursor.is_empty() {
+        let segment = cursor.u64().map_err(&bad)?;
+        let row = HistoryRow::decode(cursor.take(HISTORY_ROW_BYTES).map_err(&bad)?).map_err(&bad)?;
+        rows.push((segment, row));
+    }
+    Ok(rows)
 }
 
 /// Whether every history file that a fold from the base could rebuild is there. Those that it could not rebuild, and
