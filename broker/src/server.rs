@@ -379,6 +379,10 @@ fn what_to_do(error: &StorageError) -> &'static str {
         StorageError::Io { .. } => {
             "; make it writable for this user, or set store.dir (--data-dir) to another folder"
         }
+        StorageError::Corrupt { .. } => {
+            "; `mezzo log verify` tells what is lost with it; restore the folder from a backup, or let the loss go with \
+             `mezzo log repair --accept-loss`"
+        }
         _ => "",
     }
 }

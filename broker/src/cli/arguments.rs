@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{cluster, config, demo, exit::Exit, output::conclude, send, serve, tail, transactions};
+use super::{cluster, config, demo, exit::Exit, log, output::conclude, send, serve, tail, transactions};
 use crate::config::{Config, ConfigError};
 
 const EXAMPLES: &str = "\
@@ -15,6 +15,7 @@ Examples:
   mezzo tail orders                    in a second terminal: what arrives
   mezzo send orders 'one coffee'       in a third
   mezzo tx list --state in-doubt       transactions that wait for a person
+  mezzo log verify                     is the data folder of a stopped broker sound?
   mezzo help tx                        more about a command
 
 Exit codes: 0 done, or stopped in order; 1 it could not be done; 2 wrong usage or settings;
@@ -78,6 +79,8 @@ enum Command {
     Tail(tail::Tail),
     /// List, show, commit, roll back or resume transactions.
     Tx(transactions::Transactions),
+    /// Check, show or repair the data folder of a broker that is stopped.
+    Log(log::Log),
     /// Print a script that completes mezzo's commands and options in a shell.
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -163,6 +166,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Send(arguments) => cluster::run(send::run(arguments)),
         Command::Tail(arguments) => cluster::run(tail::run(arguments)),
         Command::Tx(arguments) => cluster::run(transactions::run(arguments)),
+        Command::Log(arguments) => log::run(arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "mezzo", &mut script);

@@ -11,6 +11,10 @@ pub(super) enum Exit {
     Failed,
     /// Arguments or settings that cannot be.
     Usage,
+    /// `mezzo log`: there is damage that the next start mends by itself, or has to live with.
+    Damaged,
+    /// `mezzo log`: there is damage that stops the start.
+    Rot,
     /// The disk failed while the broker served; what was acknowledged is recovered at the next start.
     DiskFailed,
 }
@@ -22,6 +26,8 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Damaged => 3,
+            Self::Rot => 4,
             // EX_IOERR of sysexits.h
             Self::DiskFailed => 74,
         }

@@ -102,7 +102,7 @@ pub(super) fn inspect(
 
 /// The base to read the log on top of; if none holds, one that knows nothing, as long as the log itself tells its
 /// layout.
-fn choose_base(
+pub(super) fn choose_base(
     fs: &Arc<dyn FileSystem>,
     dir: &Path,
     bases: &Bases,

@@ -11,6 +11,7 @@
 
 mod check;
 mod derived;
+mod dump;
 mod folder;
 mod lost;
 mod progress;
@@ -18,6 +19,7 @@ mod repair;
 mod report;
 
 pub use check::verify;
+pub use dump::each_frame;
 pub use progress::{NoProgress, Progress};
 pub use repair::{Repair, repair};
 pub use report::{Damage, DamageKind, Lost, LostQueue, VerifyReport};
