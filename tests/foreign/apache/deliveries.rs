@@ -106,7 +106,23 @@ impl Shared {
     pub(super) fn offset_at_time(&self, request: &RemotingCommand) -> Words {
         let (time, state) = (number(request, "timestamp"), self.state());
         let stored = state.queues.get(&queue_of(request)).map_or(&[][..], Vec::as_slice);
-        let offset = stored.iter().position(|message| message.stored_ms >= time).unwrap_or(stored.len());
+        let offset = match self.release {
+            Release::V4 => nearest(stored, time),
+            Release::V5 => {
+                stored.iter().position(|message| message.stored_ms >= time).unwrap_or(stored.len())
+            }
+        };
         Words::reply(request.opaque, 0).field("offset", offset)
+    }
+}
+
+/// Where 4.9's search by time ends: at the message stored nearest to it, the earlier of two that are as near.
+fn nearest(stored: &[Stored], time: i64) -> usize {
+    let later = stored.partition_point(|message| message.stored_ms < time);
+    let distance = |at: usize| stored.get(at).map(|message| message.stored_ms.abs_diff(time));
+    match (later.checked_sub(1).and_then(distance), distance(later)) {
+        (Some(left), right) if right.is_none_or(|right| left <= right) => later - 1,
+        (None, None) => 0,
+        _ => later,
     }
 }
