@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mezzo_protocol::remoting::HeaderEncoding;
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::consumer::{Consumer, PULL_NOT_FOUND, PULL_OFFSET_MOVED, messages};
-use mezzo_tests::producer::{Producer, SUCCESS, Verdict, unique_key};
+use mezzo_tests::producer::{HEART_BEAT, Producer, SUCCESS, Verdict, unique_key};
 use mezzo_tests::wire::{Fields, OLD_CLIENT_VERSION, Wire};
 
 const SEND_MESSAGE: i32 = 10;
@@ -19,6 +19,9 @@ const GET_ROUTEINFO: i32 = 105;
 const TOPIC_NOT_EXIST: i32 = 17;
 /// `sysFlag` of a pull that may wait and brings its subscription.
 const MAY_WAIT: &str = "6";
+/// `sysFlag` of a pull that may wait and wants what its group's heartbeats say.
+const MAY_WAIT_AS_SUBSCRIBED: &str = "2";
+const PULL_RETRY_IMMEDIATELY: i32 = 20;
 
 fn start() -> (TestBroker, Producer, Consumer) {
     let broker = TestBroker::start(&[]);
@@ -42,6 +45,34 @@ fn what_is_sent_is_delivered_in_order_with_all_its_parts() {
         assert_eq!(message.property("colour"), Some("grün"));
         assert_eq!(message.property("KEYS"), Some("order-1 order-2"));
     }
+}
+
+/// A consumer that changes its filter has its next heartbeat answered, and counts on getting what is sent then.
+#[test]
+fn a_filter_that_changes_while_a_pull_waits_passes_nothing_over() {
+    let (_broker, mut producer, mut consumer) = start();
+    producer.send("orders", 0, b"first", &[("TAGS", "red")]);
+    wants(&mut consumer, "red", 1);
+    let held = consumer.pull_request("orders", 0, 1, "", MAY_WAIT_AS_SUBSCRIBED, "15000");
+    consumer.wire.send(&held);
+    wants(&mut consumer, "blue", 2);
+    producer.send("orders", 0, b"second", &[("TAGS", "blue")]);
+    let answer = consumer.wire.answer(held.opaque);
+    assert_eq!((answer.code, answer.ext_value("nextBeginOffset")), (PULL_RETRY_IMMEDIATELY, Some("1")));
+    let again = consumer.pull_request("orders", 0, 1, "", MAY_WAIT_AS_SUBSCRIBED, "15000");
+    consumer.wire.send(&again);
+    assert_eq!(messages(&consumer.wire.answer(again.opaque).body)[0].text(), "second");
+}
+
+/// A heartbeat of a consumer that wants these tags of `orders`.
+fn wants(consumer: &mut Consumer, expression: &str, version: u64) {
+    let body = format!(
+        r#"{{"clientID":"filters@test","producerDataSet":[],"consumerDataSet":[{{"groupName":"CG_delivery",
+        "consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_LAST_OFFSET",
+        "subscriptionDataSet":[{{"topic":"orders","subString":"{expression}","subVersion":{version}}}]}}]}}"#
+    );
+    let reply = consumer.wire.call(HEART_BEAT, &[], body.as_bytes());
+    assert_eq!(reply.code, SUCCESS, "{:?}", reply.remark);
 }
 
 #[test]

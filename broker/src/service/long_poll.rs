@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use mezzo_protocol::{ids::QueueOffset, time::Timestamp};
+use mezzo_protocol::{message::tag::TagFilter, time::Timestamp};
 use mezzo_storage::Queue;
 
 use super::{
@@ -303,6 +303,9 @@ fn answer(services: &Arc<Services>, ready: Ready) {
     loop {
         scans += 1;
         match pull::pull(&services.store, services.advertised, &pull, Reach::Hot) {
+            Ok(Attempt::Done(_)) if wants_something_else(services, &pull) => {
+                waiter.answer(Ok(nothing_yet(&pull, PullStatus::NoMatch)));
+            }
             Ok(Attempt::Done(pulled)) if cause == Cause::Arrived && is_nothing(&pulled) => {
                 // what the filter does not want is passed over here, not by another round trip of the client
                 let progress = pulled.next > pull.from;
@@ -323,6 +326,14 @@ fn answer(services: &Arc<Services>, ready: Ready) {
     }
 }
 
+/// Whether the group wants something else of the topic by now than when it pulled. To be asked after each read: what was
+/// published before the group's heartbeat was answered may be passed over by the old filter, what came later must not.
+fn wants_something_else(services: &Services, pull: &Pull) -> bool {
+    let Some(group) = &pull.group else { return false };
+    let now = services.clients.subscription(group, pull.queue.topic().as_str());
+    now.and_then(|now| TagFilter::parse(&now.expression).ok()).is_some_and(|now| now != pull.filter)
+}
+
 fn is_nothing(pulled: &Pulled) -> bool {
     matches!(pulled.status, PullStatus::NoMatch | PullStatus::Empty)
 }
@@ -340,33 +351,27 @@ fn answer_from_disk(
         let services = reading;
         let attempt = pull::pull(&services.store, services.advertised, &pull, Reach::Disk);
         let pulled = attempt.map(|attempt| match attempt {
+            Attempt::Done(_) if wants_something_else(&services, &pull) => {
+                nothing_yet(&pull, PullStatus::NoMatch)
+            }
             Attempt::Done(pulled) => pulled,
             // a read that may use the disk is never cold; were it so, the client asks again
-            Attempt::Cold => nothing_yet(&pull.queue, pull.from),
+            Attempt::Cold => nothing_yet(&pull, PullStatus::Empty),
         });
         waiter.answer(pulled);
         services.long_polls.disk_read_done(connection);
     }));
 }
 
-/// The answer "nothing here yet".
-fn nothing_yet(queue: &Queue, from: QueueOffset) -> Pulled {
-    Pulled {
-        status: PullStatus::Empty,
-        body: bytes::Bytes::new(),
-        messages: 0,
-        next: from,
-        min: queue.min_offset(),
-        max: queue.max_offset(),
-    }
+/// The answer "nothing here yet, ask again from the same place".
+fn nothing_yet(pull: &Pull, status: PullStatus) -> Pulled {
+    let (min, max) = (pull.queue.min_offset(), pull.queue.max_offset());
+    Pulled { status, body: bytes::Bytes::new(), messages: 0, next: pull.from, min, max }
 }
 
 #[cfg(test)]
 mod tests {
-    use mezzo_protocol::{
-        ids::{QueueId, TopicName},
-        message::tag::TagFilter,
-    };
+    use mezzo_protocol::ids::{QueueId, QueueOffset, TopicName};
     use mezzo_storage::{Batch, Operation, TopicConfig};
 
     use super::*;
@@ -408,6 +413,7 @@ mod tests {
                 messages_max: 1,
                 bytes_max: 1,
                 filter: TagFilter::parse("*").unwrap(),
+                group: None,
             };
             polls.read_from_disk(pull, ChannelId(1), Box::new(Full));
         }

@@ -32,6 +32,8 @@ pub(crate) struct Pull {
     pub(crate) bytes_max: usize,
     /// The tags it wants.
     pub(crate) filter: TagFilter,
+    /// The group whose heartbeats say what it wants; `None` for a pull that says so itself.
+    pub(crate) group: Option<Box<str>>,
 }
 
 /// How a pull went.

@@ -142,6 +142,8 @@ fn checked(turn: &Turn<'_>, header: &PullMessageHeader<'_>) -> Result<Pull, Refu
             .min(usize::try_from(limits.pull_messages).unwrap_or(usize::MAX)),
         bytes_max: header.max_bytes.map_or(bytes_max, |wanted| wish(Some(wanted)).min(bytes_max)),
         filter,
+        group: (!header.sys_flag.has(PullSysFlag::SUBSCRIPTION))
+            .then(|| header.consumer_group.as_ref().into()),
     })
 }
 
