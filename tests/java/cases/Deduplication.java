@@ -53,11 +53,14 @@ final class Deduplication {
         LossyBroker lossy = new LossyBroker(Stage.NAME_SERVER, stage.broker(), loss);
         stage.atEnd(lossy::close);
         stage.own(producer).setNamesrvAddr(lossy.nameServer());
-        // as it is by default: what a client writes after an answer looks as if it had read it
         producer.setHeartbeatBrokerInterval(30_000);
+        long startMs = System.currentTimeMillis();
         stage.start(producer);
         // connected, so that only answers to what follows can be lost
         producer.send(Stage.message(stage.topic(1), "first"));
+        // what a client writes after an answer looks as if it had read it: let the heartbeat a second after its start be
+        // past; the next comes after the 30 s that it waits by default
+        Check.within(Stage.PATIENCE_S, "the first heartbeat", () -> lossy.lastHeartbeatMs() >= startMs + 1_000);
         int before = lossy.sends();
         lossy.loseNext(1);
         SendResult result = way.send(producer, topic);

@@ -9,6 +9,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -26,6 +27,7 @@ final class LossyBroker implements AutoCloseable {
     }
 
     private static final int FRAME_MAX = 32 << 20;
+    private static final int HEART_BEAT = 34;
     private static final Set<Integer> SENDS = Set.of(10, 310, 320);
     private static final Pattern CODE = Pattern.compile("\"code\"\\s*:\\s*(\\d+)");
     private static final Pattern OPAQUE = Pattern.compile("\"opaque\"\\s*:\\s*(-?\\d+)");
@@ -38,6 +40,7 @@ final class LossyBroker implements AutoCloseable {
     private final AtomicInteger toLose = new AtomicInteger();
     private final AtomicInteger lost = new AtomicInteger();
     private final AtomicInteger sends = new AtomicInteger();
+    private final AtomicLong lastHeartbeatMs = new AtomicLong();
 
     LossyBroker(String nameServer, String broker, Loss loss) throws IOException {
         this.broker = broker;
@@ -56,6 +59,11 @@ final class LossyBroker implements AutoCloseable {
 
     int lost() {
         return lost.get();
+    }
+
+    /** When the newest heartbeat came; 0 if none has. */
+    long lastHeartbeatMs() {
+        return lastHeartbeatMs.get();
     }
 
     /** Sends that have reached the broker. */
@@ -98,7 +106,10 @@ final class LossyBroker implements AutoCloseable {
     }
 
     private byte[] noteSend(byte[] frame, Set<Integer> unanswered) {
-        if (SENDS.contains(code(frame))) {
+        int code = code(frame);
+        if (code == HEART_BEAT) {
+            lastHeartbeatMs.set(System.currentTimeMillis());
+        } else if (SENDS.contains(code)) {
             sends.incrementAndGet();
             unanswered.add(opaque(frame));
         }
