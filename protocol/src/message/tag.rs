@@ -116,13 +116,24 @@ impl TagFilter {
     }
 
     /// The expression, in a normal form. No spaces: there are brokers (rocketmq-rust 1.0) that hash a tag with those around
-    /// it, and then find none.
+    /// it, and then find none. Only a tag that begins or ends with a bar gets them, or it would be read as part of the
+    /// separator.
     #[must_use]
     pub fn expression(&self) -> Cow<'static, str> {
-        match self {
-            Self::All => Cow::Borrowed(ALL),
-            Self::Any(set) => Cow::Owned(set.tags.join("||")),
+        let Self::Any(set) = self else { return Cow::Borrowed(ALL) };
+        let mut written = String::new();
+        for tag in &set.tags {
+            if !written.is_empty() {
+                written.push_str("||");
+            }
+            let blank = if tag.starts_with('|') || tag.ends_with('|') { " " } else { "" };
+            written.extend([blank, tag, blank]);
         }
+        if written == ALL {
+            // a tag of that name, not all tags
+            written.push_str("||");
+        }
+        Cow::Owned(written)
     }
 }
 
@@ -154,6 +165,15 @@ mod tests {
         assert!(!filter.matches_tag(None));
         assert!(filter.matches_hash(java_hash("TagB")));
         assert!(!filter.matches_hash(0));
+    }
+
+    #[test]
+    fn a_tag_with_bars_around_it_is_written_so_that_it_is_read_again() {
+        let filter = TagFilter::parse("|o|||a").unwrap();
+        assert_eq!(filter.expression(), " |a || |o ");
+        assert_eq!(TagFilter::parse(&filter.expression()).unwrap(), filter);
+        let star = TagFilter::parse("||*||").unwrap();
+        assert_eq!(TagFilter::parse(&star.expression()).unwrap(), star);
     }
 
     #[test]
