@@ -16,6 +16,7 @@ pub mod state;
 pub mod verify;
 
 mod base;
+mod concurrency;
 mod half;
 mod store;
 

@@ -6,10 +6,10 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::segment::{Segment, locked, segment_name};
 use super::shared::Log;
+use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem, OpenMode};
 

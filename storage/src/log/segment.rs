@@ -1,9 +1,10 @@
 //! One segment file: its name, its handle, its map, and how far it is filled with zeros.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
+use crate::concurrency::atomic::{AtomicU64, Ordering};
+use crate::concurrency::{Mutex, MutexGuard, RwLock};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem, Mapping, OpenMode};
 

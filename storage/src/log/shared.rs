@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::layout::{Layout, LogOptions};
 use super::segment::{Segment, locked};
+use crate::concurrency::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::concurrency::{Mutex, RwLock};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem};
 use crate::format::loss::Losses;

@@ -1,10 +1,10 @@
 //! Making the log durable, and pacing what the kernel has to write.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::segment::{Segment, locked};
 use super::shared::Log;
+use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 
 impl Log {

@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mezzo_protocol::time::Timestamp;
 
 use super::layout::{Class, SEGMENT_FRAME_BYTES};
 use super::segment::{Segment, locked};
 use super::shared::Log;
+use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::file_system::File;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};

@@ -2,9 +2,11 @@
 //! changes memory; once a second each changed group is logged as one record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::PoisonError;
 
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
+
+use crate::concurrency::{Mutex, RwLock};
 
 /// Offsets of one group: next offset to consume, per queue.
 pub(crate) type GroupOffsets = BTreeMap<(TopicName, QueueId), QueueOffset>;

@@ -3,13 +3,14 @@
 //! the consume queue behind it holds what is published.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use mezzo_protocol::ids::{QueueId, QueueOffset, TopicName};
 
 use super::corrupt_log;
 use super::queues::{PageStore, QueueLog};
+use crate::concurrency::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::concurrency::{Mutex, MutexGuard, RwLock};
 use crate::error::StorageError;
 pub use crate::format::record::MessageType;
 use crate::format::record::Topic as TopicRecord;

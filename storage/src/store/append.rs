@@ -1,8 +1,6 @@
 //! The append path: everything in a batch is admitted and applied under one lock and written with one `pwrite` per
 //! frame. What the caller may tell its client once the limit reaches the returned position is in the batch's results.
 
-use std::sync::atomic::Ordering;
-
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::time::Timestamp;
 
@@ -10,6 +8,7 @@ use super::background::SPARE_SEGMENTS;
 use super::sync::Published;
 use super::{Appender, Store, lock};
 use crate::batch::{Batch, Operation};
+use crate::concurrency::atomic::Ordering;
 use crate::end::{EndTarget, EndTransaction};
 use crate::error::StorageError;
 use crate::format::frame::FRAME_HEADER_BYTES;

@@ -1,14 +1,15 @@
 //! The threads of a store: syncer, segment preparer and keeper (checkpoints, history files, retention). Tests that
 //! need every step under control start none of them and call the steps themselves.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use mezzo_protocol::time::{Clock, Timestamp};
 
 use super::{Store, lock};
+use crate::concurrency::atomic::{AtomicBool, Ordering};
+use crate::concurrency::{Condvar, Mutex};
 use crate::error::StorageError;
 use crate::log::PrepareStep;
 use crate::options::AckLevel;

@@ -4,11 +4,10 @@
 //! then the segment's file removed. A crash between the two leaves a segment before the base, which the next start
 //! removes.
 
-use std::sync::atomic::Ordering;
-
 use mezzo_protocol::time::Timestamp;
 
 use super::{Store, lock};
+use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::format::frame::FrameKind;
 use crate::format::state_file::{StateFile, StateHeader, StateRole};

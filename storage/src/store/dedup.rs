@@ -8,6 +8,7 @@ use mezzo_protocol::message::record::MessageView;
 use mezzo_protocol::time::Timestamp;
 
 use super::Store;
+use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::format::frame::Frame;
 use crate::format::record::{MessagePayload, MessagePrefix, RecordKind};
@@ -36,7 +37,7 @@ impl Store {
     /// End of what is appended, within the limit or not.
     #[must_use]
     pub fn end(&self) -> PhysicalOffset {
-        PhysicalOffset(self.appended.load(std::sync::atomic::Ordering::Acquire))
+        PhysicalOffset(self.appended.load(Ordering::Acquire))
     }
 
     /// Whether a read at `position` does not wait for the disk, as far as that can be known.

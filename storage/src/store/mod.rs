@@ -30,14 +30,15 @@ mod timeline;
 mod transactions;
 mod view;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 use mezzo_protocol::time::Timestamp;
 
 use crate::base::StateFolder;
 use crate::batch::Encoder;
+use crate::concurrency::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::concurrency::{Mutex, MutexGuard};
 use crate::file_system::{FileSystem, LockGuard};
 use crate::log::{Log, Writer};
 use crate::options::StoreOptions;
@@ -163,7 +164,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // what stands behind these locks is whole after each step; the one lock where that is not so is `Store::appender`
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -171,7 +172,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Store {
     /// Takes the append lock. A panic under it may have left the ledger ahead of the log: then nothing is written any
     /// more.
-    fn appender(&self) -> std::sync::MutexGuard<'_, Appender> {
+    fn appender(&self) -> MutexGuard<'_, Appender> {
         self.appender.lock().unwrap_or_else(|poisoned| {
             self.log.fence("a panic while appending");
             poisoned.into_inner()

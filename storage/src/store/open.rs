@@ -1,8 +1,7 @@
 //! Opening a data folder: base, checkpoint, then the log's tail folded on.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use mezzo_protocol::time::Timestamp;
 
@@ -14,6 +13,8 @@ use super::view::{AtOnce, View};
 use super::{Appender, Store, StoreObserver};
 use crate::base::StateFolder;
 use crate::batch::{Encoder, RECORD_OVERHEAD_MAX};
+use crate::concurrency::Mutex;
+use crate::concurrency::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::error::StorageError;
 use crate::file_system::FileSystem;
 use crate::format::frame::{FRAME_HEADER_BYTES, Frame};
@@ -273,7 +274,7 @@ impl Store {
             ledger.jump(position, jump.by, outgoing);
             writer.commit()?;
             super::lock(&self.pending).0.append(&mut outgoing.0);
-            self.appended.store(writer.position(), std::sync::atomic::Ordering::Release);
+            self.appended.store(writer.position(), Ordering::Release);
         }
         self.sync()
     }

@@ -4,7 +4,6 @@
 //! appended meanwhile form the next group. An append on an idle broker leads its own sync, which saves two thread
 //! switches; under load the syncer thread does it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use mezzo_protocol::ids::PhysicalOffset;
 
 use super::view::Grown;
 use super::{Store, lock};
+use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::options::AckLevel;
 use crate::state::publish::Publication;

@@ -1,12 +1,11 @@
 //! Open transactions and delayed messages as the broker's drivers see them. Times that come and go here are those of
 //! the caller's wall clock; inside, everything is leader time.
 
-use std::sync::atomic::Ordering;
-
 use mezzo_protocol::ids::{GroupName, PhysicalOffset};
 use mezzo_protocol::time::Timestamp;
 
 use super::{Store, StoredMessage};
+use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::format::queue_entry::QueueEntry;
 use crate::options::CheckPolicy;

@@ -1,12 +1,13 @@
 //! The published view: what readers see. Changed only by publications, in log order.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use mezzo_protocol::ids::{GroupName, TopicName};
 
+use crate::concurrency::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::error::StorageError;
 use crate::state::groups::GroupConfig;
 use crate::state::leases::Leases;

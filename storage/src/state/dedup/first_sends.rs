@@ -1,12 +1,13 @@
 //! The table as everyone shares it. Its lock is the last in the order of locks, and held for one look.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::time::Timestamp;
 
 use super::key::{KeySecret, SendFacts, SendKey};
 use super::table::{Row, Table};
+use crate::concurrency::{Mutex, MutexGuard};
 
 /// Names the connection that a send came by, as long as the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,7 +78,7 @@ impl FirstSends {
         Self { secret: KeySecret::default(), table_bytes, window_ms, table: Mutex::new(None) }
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, Option<Table>> {
+    fn table(&self) -> MutexGuard<'_, Option<Table>> {
         // whole after each step
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,9 +12,10 @@
 //! only after the next checkpoint, because the last one still names its old owner.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
+use crate::concurrency::atomic::{AtomicBool, Ordering};
+use crate::concurrency::{Mutex, RwLock};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem, OpenMode};
 use crate::format::queue_entry::{QUEUE_ENTRY_BYTES, QueueEntry};

@@ -12,14 +12,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
 use mezzo_protocol::time::Timestamp;
 
 use super::history_search::{Search, read_footer};
 use super::recent_decisions::{KeyFound, KeyIndex, RecentDecisions};
+use crate::concurrency::atomic::{AtomicU64, Ordering};
+use crate::concurrency::{Mutex, MutexGuard, RwLock};
 use crate::error::StorageError;
 use crate::file_system::{FileSystem, OpenMode};
 use crate::format::history_file::{HistoryFooter, encode_history};
