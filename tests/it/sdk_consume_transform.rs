@@ -218,3 +218,41 @@ async fn messages_that_the_subscription_leaves_out_move_with_the_batch_behind_th
     assert_eq!(places, [(0, 2), (2, 5)]);
     assert_eq!(visible(&broker, BILLS), ["1", "4"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_that_ask_side_by_side_get_batches_that_follow_each_other() {
+    const ORDERS_IN_ALL: u64 = 3_000;
+    let broker = TestBroker::start(&[]);
+    let client = connect(&broker).await;
+    let plain = client.producer("waiters").start().await.unwrap();
+    let messages = (0..ORDERS_IN_ALL)
+        .map(|n| Message::builder(ORDERS).sharding_key("one").body(n.to_string()).build().unwrap());
+    for sent in plain.send_all(messages).await {
+        sent.unwrap();
+    }
+    let config = ConsumerConfig::default().batch_messages_max(2).pull_messages_max(32);
+    let consumer = std::sync::Arc::new(consumer(&client, config).await);
+    let (sender, mut batches) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..8 {
+        let (consumer, sender) = (std::sync::Arc::clone(&consumer), sender.clone());
+        tokio::spawn(async move {
+            while let Ok(batch) = consumer.next_batch().await {
+                sender.send(batch).unwrap();
+            }
+        });
+    }
+    let mut of_all = std::collections::BTreeMap::new();
+    let mut count = 0;
+    while count < ORDERS_IN_ALL {
+        let batch = batches.recv().await.unwrap();
+        count += batch.messages().len() as u64;
+        of_all.insert(batch.from(), batch);
+    }
+    let mut place = 0;
+    for batch in of_all.values() {
+        let offsets: Vec<u64> = batch.messages().iter().map(|m| m.queue_offset().0).collect();
+        assert_eq!((batch.from().0, offsets), (place, (place..batch.next_offset().0).collect()));
+        place = batch.next_offset().0;
+    }
+    assert_eq!(place, ORDERS_IN_ALL);
+}

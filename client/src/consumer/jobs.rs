@@ -61,16 +61,6 @@ impl Jobs {
         }
     }
 
-    /// The same, with the jobs of one queue that stand before those of others.
-    pub(super) async fn take_of_one(&self, max: usize, into: &mut VecDeque<Job>) {
-        loop {
-            if self.try_take_of_one(max, into) {
-                return;
-            }
-            self.some.notified().await;
-        }
-    }
-
     /// Waits until there are jobs, and takes none.
     pub(super) async fn some(&self) {
         while self.lock().is_empty() {
@@ -85,7 +75,8 @@ impl Jobs {
         self.try_take_counted(into, |waiting| waiting.len().min(max.max(1)))
     }
 
-    fn try_take_of_one(&self, max: usize, into: &mut VecDeque<Job>) -> bool {
+    /// The same with the jobs of one queue that stand before those of others.
+    pub(super) fn try_take_of_one(&self, max: usize, into: &mut VecDeque<Job>) -> bool {
         self.try_take_counted(into, |waiting| {
             let mut jobs = waiting.iter().take(max.max(1));
             let Some(first) = jobs.next() else { return 0 };

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mezzo_protocol::ids::{GroupName, MessageQueue};
 use tokio::task::JoinSet;
@@ -61,6 +61,9 @@ pub struct TransactionalConsumer {
     tasks: JoinSet<()>,
     /// Renews leases until all batches have ended.
     renewals: JoinSet<()>,
+    /// Held from taking messages until their batch has its place: the batch of a task that asks at the same time must not
+    /// get between.
+    handing_out: Mutex<()>,
     _stop: DropGuard,
 }
 
@@ -72,28 +75,34 @@ impl TransactionalConsumer {
         let mut renewals = JoinSet::new();
         renewals.spawn(lease::run(Arc::clone(&member)));
         let stop = member.stop.clone().drop_guard();
-        Self { member, membership, tasks, renewals, _stop: stop }
+        Self { member, membership, tasks, renewals, handing_out: Mutex::new(()), _stop: stop }
     }
 
     /// Waits for messages and returns those of one queue that are there, at most `batch_messages_max`, with bodies of at
     /// most `inflated_bytes_max` together. Giving the call up loses no message. Batches of one queue come in their order,
-    /// also while those before are not acknowledged; a message whose body cannot be read is logged and passed over.
+    /// also while those before are not acknowledged, and whoever asks: several tasks may, but one transaction at a time
+    /// acknowledges batches of one queue. A message whose body cannot be read is logged and passed over.
     ///
     /// # Errors
     /// If the client was shut down.
     pub async fn next_batch(&self) -> Result<LeasedBatch, Error> {
-        let mut jobs = VecDeque::new();
         loop {
             tokio::select! {
                 biased;
                 () = self.member.stop.cancelled() => return Err(RequestError::ShutDown.into()),
-                () = self.member.jobs.take_of_one(self.member.config.batch_messages_max, &mut jobs) => {}
+                () = self.member.jobs.some() => {}
             }
-            // No await from here on: what was taken is handed out.
-            if let Some(batch) = self.member.batch_of(&mut jobs) {
+            if let Some(batch) = self.try_next_batch() {
                 return Ok(batch);
             }
         }
+    }
+
+    fn try_next_batch(&self) -> Option<LeasedBatch> {
+        let _one_at_a_time = self.handing_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = VecDeque::new();
+        self.member.jobs.try_take_of_one(self.member.config.batch_messages_max, &mut jobs);
+        self.member.batch_of(&mut jobs)
     }
 
     /// How many messages the queues held now have that were not handed out. Asks the brokers.
@@ -125,7 +134,8 @@ impl TransactionalConsumer {
 
     /// Stops pulling, waits until the batches that were handed out are dropped or their transactions have ended (at most
     /// `drain_timeout_ms`), gives the leases back and leaves the group, so that other members can go on at once. Returns
-    /// whether all had ended in time; transactions that had not are refused at their commit.
+    /// whether all had ended in time; transactions that had not are refused at their commit. Drop batches that you hold
+    /// before.
     pub async fn shutdown(mut self) -> bool {
         let member = self.member;
         member.stop.cancel();
