@@ -13,6 +13,7 @@ mod failing;
 mod fake;
 mod half_open;
 mod inflating;
+mod many;
 mod name_servers;
 mod ordered;
 mod pipelining;

@@ -105,7 +105,9 @@ pub(super) async fn join(
             }
         }
     };
-    Joined { receipts: run.receipts, failure, doubtful: run.doubtful }
+    // What an attempt may have stored without an answer is certain when all have joined: each counts once.
+    let doubtful = run.doubtful && !run.waiting.is_empty();
+    Joined { receipts: run.receipts, failure, doubtful }
 }
 
 /// Why an attempt did not bring all messages into the transaction.
