@@ -20,6 +20,7 @@ mod retry;
 mod sdk;
 mod sdk_connections;
 mod sdk_consume_transform;
+mod sdk_consume_transform_deaths;
 mod sdk_consume_transform_faults;
 mod sdk_consumers;
 mod sdk_many;

@@ -13,8 +13,8 @@ use mezzo_protocol::remoting::RemotingCommand;
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::producer::{END_TRANSACTION, Producer, SUCCESS};
 use mezzo_tests::transform::{
-    BILLING, BILLS, ORDERS, Worker, bill, brisk, connect, consumer, greedy, numbered, order, producer,
-    visible,
+    BILLING, BILLS, ORDERS, Worker, all_billed, bill, brisk, connect, consumer, greedy, numbered, order,
+    producer, visible,
 };
 use mezzo_tests::wait;
 
@@ -33,11 +33,6 @@ async fn ordered(broker: &TestBroker, bodies: &[&str]) {
 
 fn bodies(batch: &LeasedBatch) -> Vec<String> {
     batch.messages().iter().map(|m| String::from_utf8_lossy(m.body()).into_owned()).collect()
-}
-
-fn all_billed(broker: &TestBroker, count: usize) {
-    wait::until("every order has its bill", || (visible(broker, BILLS).len() >= count).then_some(()));
-    assert_eq!(visible(broker, BILLS), numbered(0..count));
 }
 
 #[tokio::test(flavor = "multi_thread")]

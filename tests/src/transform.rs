@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::broker::TestBroker;
 use crate::consumer::Consumer;
+use crate::wait;
 
 /// What is consumed.
 pub const ORDERS: &str = "orders";
@@ -201,4 +202,13 @@ pub fn visible(broker: &TestBroker, topic: &str) -> Vec<String> {
 #[must_use]
 pub fn numbered(of: std::ops::Range<usize>) -> Vec<String> {
     of.map(|number| format!("{number:05}")).collect()
+}
+
+/// Waits until each of `count` orders has its bill.
+///
+/// # Panics
+/// If one has none in time, or two.
+pub fn all_billed(broker: &TestBroker, count: usize) {
+    wait::until("every order has its bill", || (visible(broker, BILLS).len() >= count).then_some(()));
+    assert_eq!(visible(broker, BILLS), numbered(0..count));
 }
