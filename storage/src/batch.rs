@@ -1,8 +1,9 @@
-//! What a caller asks of the log in one go, and what it is told. Everything in one [`Batch`] becomes one frame: one
-//! lock, one write. Messages are encoded and check-summed here, before any lock is taken; a message's bytes do not
+//! What a caller asks of the log in one go, and what it is told. Everything in one [`Batch`] becomes one frame, or a few
+//! if one does not hold it: one lock, one write each. Messages are encoded and check-summed here, before any lock is taken; a message's bytes do not
 //! depend on where they will stand, so nothing is left to do under the lock but to copy them.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use mezzo_protocol::check_policy::CheckPolicy;
@@ -113,7 +114,7 @@ pub(crate) struct MessageToAppend {
     pub(crate) queue: Arc<Queue>,
     pub(crate) head: RecordHead,
     /// Payload (prefix and message) inside the batch's arena.
-    pub(crate) payload: std::ops::Range<usize>,
+    pub(crate) payload: Range<usize>,
     /// Bytes of the payload before the message.
     pub(crate) prefix_bytes: usize,
     pub(crate) tag_hash: i32,
@@ -239,6 +240,8 @@ pub struct Batch {
     pub(crate) operations: Vec<Operation>,
     pub(crate) arena: Vec<u8>,
     pub(crate) results: Vec<OperationResult>,
+    /// Ranges of operations that go into one frame, in order and apart.
+    together: Vec<Range<usize>>,
 }
 
 impl Batch {
@@ -304,6 +307,21 @@ impl Batch {
         Ok(self.operations.len() - 1)
     }
 
+    /// These operations, the last ones added, go into one frame if one holds them: after a crash all of them are there or
+    /// none, and all of them find room or none.
+    pub fn keep_together(&mut self, operations: Range<usize>) {
+        debug_assert!(operations.end == self.operations.len(), "not the last ones");
+        self.together.push(operations);
+    }
+
+    /// Where a frame that would end before operation `end` ends better, if it is to begin with `start`.
+    pub(crate) fn frame_end(&self, start: usize, end: usize) -> usize {
+        let after = self.together.partition_point(|range| range.start < end);
+        let last = after.checked_sub(1).and_then(|index| self.together.get(index));
+        // one that is larger than a frame has to be cut
+        last.filter(|range| range.end > end && range.start > start).map_or(end, |range| range.start)
+    }
+
     /// Adds an operation; returns its index.
     pub fn push(&mut self, operation: Operation) -> usize {
         self.operations.push(operation);
@@ -338,6 +356,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.operations.clear();
         self.results.clear();
+        self.together.clear();
         self.arena.clear();
         if self.arena.capacity() > Self::ARENA_BYTES_KEPT {
             self.arena = Vec::new();

@@ -306,6 +306,7 @@ fn send_batch(
         let parts = MessageParts { flag: *flag, body, ..parts(services, send, topic.name(), queue, kept) };
         batch.send(&services.store.encoder(), topic, queue, Visibility::Now, &parts)?;
     }
+    batch.keep_together(start..batch.len());
     let keys = repeats.map(|repeats| Box::new(repeats.guard(batch, start)));
     let unique_key = unique_key.map(str::to_owned);
     Ok(Sent { operations: start..batch.len(), queue, unique_key, keys })

@@ -136,9 +136,9 @@ impl Store {
                 bytes <= frame_max
             });
             // each fits alone, or the batch would have been refused
-            let count = fitting.count().max(1);
-            self.write_frame(now, batch, start..start + count, appender, asks_history)?;
-            start += count;
+            let end = batch.frame_end(start, start + fitting.count().max(1));
+            self.write_frame(now, batch, start..end, appender, asks_history)?;
+            start = end;
         }
         Ok(())
     }
