@@ -5,6 +5,7 @@
 //! | variable | default | what it sets |
 //! |---|---|---|
 //! | `MEZZO_IDLE_CONNECTIONS` | 10000 | idle connections; fewer, and a sentence, where the system's limit of open files forbids |
+//! | `MEZZO_NETWORK_TRANSACTIONS` | 60 | transactions over a network that fails again and again |
 //! | `MEZZO_SEED` | the time | repeats a run's choices (not the machine's timing) |
 //! | `MEZZO_BINARY` | built from here | the program under test, where it is a process of its own |
 
@@ -16,3 +17,4 @@ mod idle;
 mod late_ends;
 mod overload;
 mod stop;
+mod storm;

@@ -94,6 +94,11 @@ impl Proxy {
         *lock(&self.plan) = Plan { armed: Some((arrow, fault)), ..Plan::default() };
     }
 
+    /// Does nothing more to what comes by. What fell silent stays silent.
+    pub fn be_well(&self) {
+        lock(&self.plan).armed = None;
+    }
+
     /// Waits until the fault has happened.
     pub fn wait_until_struck(&self) {
         wait::until("the frame comes by", || lock(&self.plan).struck.then_some(()));
