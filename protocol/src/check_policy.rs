@@ -21,7 +21,7 @@ const FIRST_MS: (u64, u64) = (0, 30 * DAY_MS);
 /// Shortest and longest plain time between asks: one second, and a day.
 const INTERVAL_MS: (u64, u64) = (1_000, DAY_MS);
 /// Percent of the pause before: as it was, up to ten times.
-const BACKOFF_PERCENT: (u64, u64) = (100, 1_000);
+pub const BACKOFF_PERCENT: (u64, u64) = (100, 1_000);
 /// Fewest and most asks that count.
 const ATTEMPTS: (u64, u64) = (1, 1_000);
 /// Shortest and longest time until asking ends: one second, and a year.

@@ -11,11 +11,12 @@ use crate::format::record::{Outcome, Source};
 pub enum EndTarget {
     /// The one that was prepared here (RocketMQ's `commitLogOffset`).
     Origin(PhysicalOffset),
-    /// The one of many messages that a client of this producer group gave this id.
+    /// The one of many messages that a client of this producer group gave this id; or the one whose only message has this
+    /// unique key, unless several of the group have it.
     Id {
         /// Its producer group.
         group: GroupName,
-        /// Its id within the group.
+        /// Its id within the group, or its message's unique key.
         id: TransactionId,
     },
 }

@@ -27,7 +27,7 @@ pub use format::key_hash;
 pub use format::queue_entry::QueueEntry;
 pub use format::record::{AskAnswer, Outcome, ParkReason, Source};
 pub use options::{AckLevel, CheckPolicy, StoreOptions};
-pub use results::{Decision, OperationResult, Refusal};
+pub use results::{Decision, LeftDoubt, OperationResult, Refusal};
 pub use state::dedup::{DedupRule, FirstSend, FirstSends, Part, SendFacts, SendGuard, SendKey, SenderId};
 pub use state::groups::GroupConfig;
 pub use state::leases::Lease;

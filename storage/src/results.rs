@@ -1,6 +1,6 @@
 //! What became of an operation: results, decisions, refusals.
 
-use mezzo_protocol::ids::{PhysicalOffset, QueueOffset};
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueOffset};
 use mezzo_protocol::time::Timestamp;
 
 use crate::format::record::{Outcome, Source};
@@ -23,6 +23,21 @@ pub struct Decision {
     /// Where each message became visible, in the order of their prepares: known to the END that decides a commit of
     /// more than one message, empty otherwise. `None` for a message whose delay runs.
     pub queue_offsets: Box<[Option<QueueOffset>]>,
+}
+
+/// A transaction that was IN_DOUBT and is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftDoubt {
+    /// Which one.
+    pub origin: PhysicalOffset,
+    /// Its producer group.
+    pub group: GroupName,
+    /// How long it was open, in milliseconds.
+    pub age_ms: u64,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// On whose word.
+    pub source: Source,
 }
 
 /// Why an operation was not carried out. Nothing was written for it.
@@ -59,6 +74,10 @@ pub enum Refusal {
         "no transaction of this name is open, and no decision about it is remembered: never prepared, or expired"
     )]
     UnknownOrExpired,
+    /// END by unique key alone, and several transactions of the producer group have it: open ones, or one that is open and
+    /// one that is decided.
+    #[error("several transactions of this producer group have this unique key: name the one by its offsets")]
+    Ambiguous,
     /// A commit whose producer counts other messages than the log holds: some may still be on their way. The
     /// transaction stays as it is.
     #[error("the transaction has {expected} messages, the commit counts {}", got.map_or_else(|| "none".to_owned(), |n| n.to_string()))]

@@ -76,6 +76,28 @@ fn a_groups_policy_rolls_back_in_the_end_and_the_decision_says_so() {
 }
 
 #[test]
+fn the_brokers_own_policy_is_what_its_settings_say() {
+    let settings = [
+        "transaction.check_max=2",
+        "transaction.max_age=100000h",
+        "transaction.backoff=300",
+        "transaction.then=rollback",
+    ];
+    let broker = TestBroker::with_manual_clock(&settings);
+    let mut wire = Wire::connect(broker.address());
+    let shown_policy = policy(&mut wire, &[("group", "PG_default")]);
+    let text = shown_policy["policy"].as_str().unwrap();
+    assert!(text.contains("backoff=300") && text.contains("then=rollback"), "{text}");
+    let mut producer = Producer::connect(broker.address(), "PG_default");
+    let half = producer.half("orders", b"x");
+    assert_eq!(unknown_until(&broker, &mut producer, &half, "ROLLED_BACK"), 2);
+    assert_eq!(shown(&mut wire, &half)["decision"]["source"], "POLICY");
+    // a message may still ask to be kept
+    let half = producer.half_with("orders", 0, b"x", &[("MEZZO_CHECK", "then=park")]);
+    assert_eq!(unknown_until(&broker, &mut producer, &half, "IN_DOUBT"), 2);
+}
+
+#[test]
 fn a_messages_own_policy_goes_over_its_groups_and_parks() {
     let broker = TestBroker::with_manual_clock(&BROKER);
     let mut wire = Wire::connect(broker.address());

@@ -3,7 +3,7 @@
 
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::consumer::Consumer;
-use mezzo_tests::producer::{Half, Producer, SUCCESS, Verdict};
+use mezzo_tests::producer::{END_TRANSACTION, Half, Producer, SUCCESS, Verdict};
 
 /// Queues of a topic that the broker creates by itself.
 const QUEUES: u32 = 4;
@@ -190,4 +190,56 @@ fn visible_order_is_the_order_of_decisions_and_every_message_comes_once() {
     assert_eq!(delivered.iter().map(|message| message.text().to_owned()).collect::<Vec<_>>(), expected);
     let offsets: Vec<u64> = delivered.iter().map(|message| message.queue_offset).collect();
     assert_eq!(offsets, (0..20).collect::<Vec<u64>>());
+}
+
+/// END by the key alone, as a producer says it that was restarted and has nothing but what it wrote down.
+fn end_by_key(producer: &mut Producer, key: &str, verdict: Verdict) -> (i32, String) {
+    let fields = [
+        ("producerGroup", "PG_decisions"),
+        ("transactionId", key),
+        ("commitLogOffset", "-1"),
+        ("tranStateTableOffset", "-1"),
+        ("commitOrRollback", verdict.flag()),
+    ];
+    let reply = producer.wire.call(END_TRANSACTION, &fields, b"");
+    (reply.code, reply.ext_value("mezzoOutcome").unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_transaction_is_decided_by_its_messages_key_alone_also_after_a_restart() {
+    let mut stage = Stage::new();
+    let kept = stage.producer.half("orders", b"kept");
+    let undone = stage.producer.half("orders", b"undone");
+    stage.broker.restart();
+    let mut producer = Producer::connect(stage.broker.address(), "PG_decisions");
+    assert_eq!(end_by_key(&mut producer, &kept.key, Verdict::Commit), (SUCCESS, "COMMITTED".to_owned()));
+    assert_eq!(end_by_key(&mut producer, &kept.key, Verdict::Commit), (SUCCESS, "COMMITTED".to_owned()));
+    assert_eq!(
+        end_by_key(&mut producer, &undone.key, Verdict::RollBack),
+        (SUCCESS, "ROLLED_BACK".to_owned())
+    );
+    assert_eq!(end_by_key(&mut producer, &undone.key, Verdict::Commit), (604, "ROLLED_BACK".to_owned()));
+    assert_eq!(end_by_key(&mut producer, "nobody's", Verdict::Commit).1, "UNKNOWN_OR_EXPIRED");
+    stage.consumer = Consumer::connect(stage.broker.address(), "CG_decisions");
+    assert_eq!(stage.delivered("orders"), ["kept"]);
+}
+
+#[test]
+fn a_key_that_several_transactions_have_decides_none_of_them() {
+    let mut stage = Stage::new();
+    // as Java does it when one Message object is sent twice
+    let (request, key) = stage.producer.half_request("orders", 0, b"twice", &[]);
+    let halves = [0, 1].map(|number| {
+        let request = request.clone().with_opaque(request.opaque + 1_000 + number);
+        stage.producer.wire.send(&request);
+        let reply = stage.producer.wire.answer(request.opaque);
+        stage.producer.prepared("orders", key.clone(), &reply)
+    });
+    assert_eq!(end_by_key(&mut stage.producer, &key, Verdict::Commit), (604, "AMBIGUOUS".to_owned()));
+    assert_eq!(stage.producer.end(&halves[0], Verdict::RollBack).code, SUCCESS);
+    // a late END for the one that is decided must not hit the other
+    assert_eq!(end_by_key(&mut stage.producer, &key, Verdict::Commit), (604, "AMBIGUOUS".to_owned()));
+    assert!(stage.delivered("orders").is_empty());
+    assert_eq!(stage.producer.end(&halves[1], Verdict::Commit).code, SUCCESS, "its offsets name it");
+    assert_eq!(stage.delivered("orders"), ["twice"]);
 }

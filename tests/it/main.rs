@@ -7,6 +7,7 @@ mod decisions;
 mod dedup;
 mod delay;
 mod delivery;
+mod doubt_lines;
 mod golden;
 mod in_process;
 mod java_client;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use mezzo_client::config::TransactionConfig;
 use mezzo_client::{
-    CheckBack, Client, LocalError, LocalOutcome, Message, PushConsumer, ReceivedMessage, TransactionProducer,
-    Verdict,
+    CheckBack, Client, LocalError, LocalOutcome, Message, PushConsumer, ReceivedMessage, TransactionName,
+    TransactionProducer, Verdict,
 };
 use mezzo_tests::broker::TestBroker;
 use mezzo_tests::wait::{self, PATIENCE};
@@ -145,4 +145,40 @@ async fn an_open_transaction_of_a_producer_that_was_shut_down_is_settled_by_the_
     let (_consumer, mut received) = arrivals(&client).await;
     assert_eq!(next(&mut received).await, "22");
     assert_eq!(ledger.asked(), ["22"]);
+}
+
+/// Prepares an order in a runtime of its own, and ends as a process that is killed: without a word to the broker.
+fn dead_process(broker: &TestBroker, ledger: &Ledger, number: &'static str) -> TransactionName {
+    let (address, ledger) = (broker.name_server().to_string(), ledger.clone());
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+        let name = runtime.block_on(async {
+            let client = Client::connect(address).await.expect("the broker is there");
+            let prepared = producer(&client, &ledger).await.prepare(order(number)).await.expect("prepared");
+            let name = prepared.ids().name();
+            std::mem::forget((prepared, client));
+            name
+        });
+        runtime.shutdown_background();
+        name
+    });
+    process.join().expect("it ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_producer_finishes_its_own_transaction_by_the_key_it_wrote_down() {
+    let mut broker = TestBroker::start(&[]);
+    let ledger = Ledger::default();
+    let (kept, undone) = (dead_process(&broker, &ledger, "23"), dead_process(&broker, &ledger, "24"));
+    broker.restart();
+    let client = connect(&broker).await;
+    let producer = producer(&client, &ledger).await;
+    assert!(producer.roll_back_named(&undone).await.is_rolled_back());
+    let outcome = producer.commit_named(&kept).await;
+    assert!(outcome.is_committed(), "{outcome}");
+    assert!(producer.commit_named(&kept).await.is_committed(), "saying it again is safe");
+    assert!(producer.commit_named(&undone).await.is_rolled_back(), "the first decision stands");
+    let (_consumer, mut received) = arrivals(&client).await;
+    assert_eq!(next(&mut received).await, "23");
+    assert!(ledger.asked().is_empty(), "nobody had to ask");
 }

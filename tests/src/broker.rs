@@ -91,6 +91,11 @@ impl TestBroker {
         self.running().name_server_address()
     }
 
+    /// How many transactions are IN_DOUBT, as the store has it.
+    pub fn in_doubt(&self) -> usize {
+        self.running().store().map_or(0, |store| store.in_doubt())
+    }
+
     /// Where metrics and health are served, if they are.
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.running().metrics_address()

@@ -1,6 +1,7 @@
 //! Settings that must fit each other. Each rule answers with one sentence that says what to change.
 
 use bytesize::ByteSize;
+use mezzo_protocol::check_policy::BACKOFF_PERCENT;
 use mezzo_protocol::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, PULL_MESSAGES_MAX, QUEUES_PER_TOPIC_MAX};
 
 use super::{sections::Config, value::Value as _};
@@ -40,6 +41,13 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
             "transaction.max_age ({}) is not above transaction.timeout ({}): every transaction would be parked unasked",
             config.transaction.max_age.show(),
             config.transaction.timeout.show()
+        ));
+    }
+    let (least, most) = BACKOFF_PERCENT;
+    let backoff = u64::from(config.transaction.backoff);
+    if backoff != 0 && !(least..=most).contains(&backoff) {
+        return Err(format!(
+            "transaction.backoff is {backoff}: set it to {least} to {most} percent, or to 0"
         ));
     }
     if config.topic.default_queues > config.limits.queues_per_topic {
@@ -208,6 +216,12 @@ mod tests {
     #[test]
     fn an_age_at_which_nothing_was_asked_yet_is_refused() {
         assert!(refusal(&["transaction.max_age=6s"]).starts_with("transaction.max_age (6s) is not above"));
+    }
+
+    #[test]
+    fn a_back_off_that_shortens_pauses_is_refused() {
+        assert!(refusal(&["transaction.backoff=99"]).contains("100 to 1000 percent, or to 0"));
+        assert!(refusal(&["transaction.backoff=1001"]).starts_with("transaction.backoff is 1001"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
+use mezzo_protocol::check_policy::Exhausted;
 
 use super::{
     key::Key,
@@ -124,10 +125,16 @@ sections! {
         timeout: Duration = secs(6);
         /// Time from one ask to the next.
         check_interval: Duration = secs(30);
+        /// Each pause between asks in percent of the one before, 100 to 1000; at most an hour. 0: five plain intervals, then
+        /// doubling up to sixteen times.
+        backoff: u32 = 0;
         /// Asks after which the transaction is parked: asked no more, still open for a decision, never dropped.
         check_max: u32 = 15;
         /// Age at which it is parked even if fewer asks counted.
         max_age: Duration = secs(24 * 3600);
+        /// What asking ends with: "park" makes the transaction IN_DOUBT, "rollback" rolls it back. Do not roll back what a
+        /// database may already have committed. Producer groups and messages may say otherwise.
+        then: Exhausted = Exhausted::Park;
         /// Asks per second that the broker sends at most, over all producers.
         check_rate: u32 = 2_000;
     }

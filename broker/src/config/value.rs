@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
+use mezzo_protocol::check_policy::Exhausted;
 
 /// When an append may be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,25 @@ impl Value for Ack {
         match self {
             Self::Durable => "durable".to_owned(),
             Self::Memory => "memory".to_owned(),
+        }
+    }
+}
+
+impl Value for Exhausted {
+    const EXPECTED: &'static str = "\"park\" or \"rollback\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "park" => Some(Self::Park),
+            "rollback" => Some(Self::RollBack),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Park => "park".to_owned(),
+            Self::RollBack => "rollback".to_owned(),
         }
     }
 }

@@ -27,9 +27,10 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
     options.check = CheckPolicy {
         timeout_ms: ms(config.transaction.timeout),
         interval_ms: ms(config.transaction.check_interval),
+        backoff_percent: config.transaction.backoff,
         check_max: config.transaction.check_max,
         max_age_ms: ms(config.transaction.max_age),
-        ..CheckPolicy::default()
+        exhausted: config.transaction.then,
     };
     options
 }

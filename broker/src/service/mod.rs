@@ -17,6 +17,7 @@ pub(crate) mod client_channel;
 pub(crate) mod client_registry;
 pub(crate) mod dedup;
 pub(crate) mod delay;
+pub(crate) mod doubt;
 pub(crate) mod group;
 pub(crate) mod in_flight;
 pub(crate) mod long_poll;

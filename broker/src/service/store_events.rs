@@ -3,23 +3,26 @@
 use std::sync::Arc;
 
 use super::{
+    doubt::DoubtLines,
     long_poll::LongPolls,
     watched::{self, Receiver, Sender},
 };
 use mezzo_protocol::ids::PhysicalOffset;
-use mezzo_storage::{Queue, StoreObserver};
+use mezzo_storage::{LeftDoubt, Queue, StoreObserver};
 
 /// The store's observer. Its calls come from whichever thread published or synced, hold no lock and never block.
 pub(crate) struct StoreEvents {
     limit: Sender<u64>,
     fenced: Sender<Option<String>>,
     long_polls: Arc<LongPolls>,
+    doubt: DoubtLines,
 }
 
 impl StoreEvents {
     /// An observer that wakes `long_polls` when a watched queue grows.
     pub(crate) fn new(long_polls: Arc<LongPolls>) -> Self {
-        Self { limit: watched::channel(0).0, fenced: watched::channel(None).0, long_polls }
+        let doubt = DoubtLines::default();
+        Self { limit: watched::channel(0).0, fenced: watched::channel(None).0, long_polls, doubt }
     }
 
     /// The published limit as an awaitable value; starts at zero until the store first reports.
@@ -45,6 +48,10 @@ impl StoreObserver for StoreEvents {
 
     fn queue_grew(&self, queue: &Arc<Queue>) {
         self.long_polls.queue_grew(queue);
+    }
+
+    fn left_doubt(&self, left: &LeftDoubt) {
+        self.doubt.ended(left);
     }
 
     fn fenced(&self, reason: &str) {

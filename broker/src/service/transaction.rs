@@ -27,14 +27,16 @@ use mezzo_protocol::{
     time::Timestamp,
 };
 use mezzo_storage::{
-    AskAnswer, Batch, CountedAsk, DueCheck, EndTarget, EndTransaction, Operation, OperationResult, Outcome,
-    ParkReason, Source, StorageError,
+    AskAnswer, Batch, CountedAsk, DueCheck, EndTarget, EndTransaction, OpenState, Operation, OperationResult,
+    Outcome, ParkReason, Source, StorageError,
 };
 
 use super::{
     Services,
     alarm::Alarm,
     client_channel::{ChannelId, ClientChannel, DecisionAsk, PushRefused},
+    doubt::DoubtLines,
+    seldom::Seldom,
     stop::Stop,
 };
 use crate::{
@@ -56,6 +58,9 @@ pub(crate) struct TransactionService {
     timeout_ms: u64,
     /// Makes keys unique that the broker makes up.
     numbers: AtomicU32,
+    doubt: DoubtLines,
+    /// The line about transactions that their policy has rolled back.
+    rolled_back: Seldom,
 }
 
 struct State {
@@ -105,6 +110,8 @@ impl TransactionService {
             alarm: Alarm::default(),
             timeout_ms: ms(config.transaction.timeout),
             numbers: AtomicU32::new(0),
+            doubt: DoubtLines::default(),
+            rolled_back: Seldom::new(),
         }
     }
 
@@ -236,12 +243,14 @@ impl Records {
 }
 
 impl Records {
-    /// Says for which transactions asking has ended: once for all of a batch, since there may be very many.
+    /// Says for which transactions asking has ended.
     fn report(&self, services: &Services) {
-        let (mut parked, mut rolled_back) = (Vec::new(), Vec::new());
+        let mut rolled_back = Vec::new();
         for (operation, result) in self.batch.operations().iter().zip(self.batch.results()) {
             match (operation, result) {
-                (Operation::Park { origin, .. }, OperationResult::Done) => parked.push(origin.0),
+                (Operation::Park { origin, reason }, OperationResult::Done) => {
+                    services.transactions.doubt.parked(services, *origin, *reason);
+                }
                 (Operation::End(end), OperationResult::Decided(_)) => {
                     if let EndTarget::Origin(origin) = end.target {
                         rolled_back.push(origin.0);
@@ -250,17 +259,11 @@ impl Records {
                 _ => {}
             }
         }
-        if let Some(first) = parked.first() {
-            let (count, in_doubt) = (parked.len(), services.store.in_doubt());
-            tracing::warn!(
-                count,
-                first,
-                in_doubt,
-                "transactions are IN_DOUBT: their producers did not decide; `mezzo tx list --state in-doubt`"
-            );
-        }
         if let Some(first) = rolled_back.first() {
-            tracing::warn!(count = rolled_back.len(), first, "transactions were rolled back by their policy");
+            let count = rolled_back.len();
+            if let Some(kept_back) = services.transactions.rolled_back.may_say() {
+                tracing::warn!(count, first, kept_back, "transactions were rolled back by their policy");
+            }
         }
     }
 }
@@ -386,7 +389,7 @@ impl Ask {
     fn send(&self, services: &Services, speakers: &mut HashMap<GroupName, HashSet<ChannelId>>) -> Asking {
         let store = &services.store;
         let Some(open) = store.transaction(self.origin) else { return Asking::Gone };
-        let (group, prepared_at) = (open.producer_group, open.prepared_at);
+        let (group, prepared_at) = (open.producer_group.clone(), open.prepared_at);
         let of_group = speakers.entry(group.clone()).or_insert_with(|| {
             services.clients.producers_of(&group).iter().map(|channel| channel.id()).collect()
         });
@@ -395,7 +398,12 @@ impl Ask {
         }
         match half_message(services, self.origin, prepared_at) {
             Ok(Some(ask)) => match self.channel.ask_decision(&ask) {
-                Ok(mark) => Asking::Sent(mark),
+                Ok(mark) => {
+                    if open.state == OpenState::InDoubt {
+                        services.transactions.doubt.asked(services, &open, &*self.channel);
+                    }
+                    Asking::Sent(mark)
+                }
                 // no connection could take it: it must not stand in the way of those behind it
                 Err(PushRefused::Unwritable) => Asking::Gone,
                 Err(PushRefused::Closed | PushRefused::Full) => Asking::Unsent,

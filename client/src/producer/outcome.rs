@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mezzo_protocol::ids::{MessageQueue, OffsetMessageId, TopicName};
 
+use super::many::TransactionName;
 use crate::error::{Error, RequestError, SendError};
 
 /// What the local part of a transaction came to, said by the application.
@@ -97,6 +98,31 @@ pub struct TransactionIds {
     pub topic: TopicName,
     /// The queue it was prepared for.
     pub queue: MessageQueue,
+}
+
+impl TransactionIds {
+    /// What another process of the producer group needs to finish this transaction on a broker of Mezzo's, if this process
+    /// dies between its local commit and the broker's word: written down beside the work, and handed to
+    /// [`TransactionProducer::commit_named`](crate::TransactionProducer::commit_named).
+    ///
+    /// ```no_run
+    /// # async fn example(producer: mezzo_client::TransactionProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let prepared = producer.prepare(mezzo_client::Message::new("orders", "one coffee")?).await?;
+    /// let name = prepared.ids().name();
+    /// std::mem::forget(prepared); // this process is killed here; another one goes on
+    /// println!("{}", producer.commit_named(&name).await);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> TransactionName {
+        TransactionName {
+            id: Arc::clone(&self.unique_key),
+            broker_name: Some(Arc::clone(&self.queue.broker_name)),
+            messages: 1,
+            moves_offsets: false,
+        }
+    }
 }
 
 impl fmt::Display for TransactionIds {

@@ -50,7 +50,10 @@ pub(crate) enum Admission {
     Result(OperationResult),
     /// END for a transaction that is neither open nor decided lately: the history files have to be asked, which is
     /// done after the lock is released.
-    AskHistory,
+    AskHistory {
+        /// Open, and so to be decided, if the history does not know another transaction of the same key.
+        open: Option<u64>,
+    },
 }
 
 /// The writer, and what is needed to make records.

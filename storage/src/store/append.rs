@@ -43,10 +43,10 @@ impl Store {
             return Ok(self.limit());
         }
         self.check_sizes(batch)?;
-        let mut asks_history = Vec::new();
+        let mut asks_history: Vec<AsksHistory> = Vec::new();
         let wall = now;
         let mut published = Published::default();
-        let mut end = {
+        let (mut end, left_doubt) = {
             let mut appender = self.appender();
             let now = appender.leader_time(now);
             self.leader_ms.store(now.as_ms(), Ordering::Relaxed);
@@ -64,9 +64,12 @@ impl Store {
                 // under the lock, so that no other append shows it before
                 published = self.sync_unannounced()?;
             }
-            end
+            (end, std::mem::take(&mut appender.ledger.left_doubt))
         };
         self.announce(published);
+        for left in left_doubt {
+            self.observer.left_doubt(&left);
+        }
         if self.options.ack == AckLevel::Memory {
             self.announce(self.publish(end)?);
             if self.unsynced_messages.load(Ordering::Relaxed) >= UNSYNCED_MESSAGES_MAX {
@@ -78,16 +81,23 @@ impl Store {
             self.segments_wanted.raise();
         }
         let mut unheard_of = Vec::new();
-        for index in asks_history {
+        for AsksHistory { index, open } in asks_history {
             let (Some(operation), Some(result)) = (batch.operations.get(index), batch.results.get_mut(index))
             else {
                 continue;
             };
-            let Operation::End(end) = operation else { continue };
-            *result = self.answer_from_history(end);
+            let (Operation::End(end) | Operation::EndUnheardOf(end)) = operation else { continue };
+            *result = match open {
+                Some(origin) => self.answer_about_open(end, origin),
+                None => self.answer_from_history(end),
+            };
             self.appender().counts.count(operation, result, false);
-            if *result == OperationResult::Refused(Refusal::UnknownOrExpired) && moves_only_offsets(end) {
-                unheard_of.push((index, end.clone()));
+            let unknown = *result == OperationResult::Refused(Refusal::UnknownOrExpired);
+            let is_first = matches!(operation, Operation::End(_));
+            if unknown && is_first && (open.is_some() || moves_only_offsets(end)) {
+                // the one that was open then, and no other
+                let table_offset = end.table_offset.or(open);
+                unheard_of.push((index, EndTransaction { table_offset, ..end.clone() }));
             }
         }
         for (index, ending) in unheard_of {
@@ -124,7 +134,7 @@ impl Store {
         now: Timestamp,
         batch: &mut Batch,
         appender: &mut Appender,
-        asks_history: &mut Vec<usize>,
+        asks_history: &mut Vec<AsksHistory>,
     ) -> Result<(), StorageError> {
         let frame_max = self.options.frame_bytes_max as usize - FRAME_HEADER_BYTES;
         let mut start = 0;
@@ -151,7 +161,7 @@ impl Store {
         batch: &mut Batch,
         range: std::ops::Range<usize>,
         appender: &mut Appender,
-        asks_history: &mut Vec<usize>,
+        asks_history: &mut Vec<AsksHistory>,
     ) -> Result<(), StorageError> {
         let operations = batch.operations.get(range.clone()).unwrap_or_default();
         let all_essential = operations.iter().all(Operation::is_essential);
@@ -202,14 +212,33 @@ impl Store {
                     counts.count(operation, &result, sink.writer.next_position() > before);
                     result
                 }
-                Admission::AskHistory => {
-                    asks_history.push(range.start + i);
+                Admission::AskHistory { open } => {
+                    asks_history.push(AsksHistory { index: range.start + i, open });
                     OperationResult::Refused(Refusal::Unknown)
                 }
             });
         }
         appender.writer.commit()?;
         Ok(())
+    }
+
+    /// END by unique key alone found one transaction open, at `origin`. If the history knows another one of that key, it
+    /// cannot be told which is meant: a late END must not hit what its producer does not know of.
+    /// [`Refusal::UnknownOrExpired`]: it knows none, so the open one is to be decided.
+    fn answer_about_open(&self, end: &EndTransaction, origin: u64) -> OperationResult {
+        let EndTarget::Id { group, id } = &end.target else {
+            return OperationResult::Refused(Refusal::Unknown);
+        };
+        match self.history.find_by_key(group_hash(group), key_hash(id)) {
+            // by another END since
+            Ok(Some(row)) if row.origin == origin => repeated(&row, end),
+            Ok(Some(_)) => OperationResult::Refused(Refusal::Ambiguous),
+            Ok(None) => OperationResult::Refused(Refusal::UnknownOrExpired),
+            Err(error) => {
+                tracing::warn!(%error, target = ?end.target, "the history of decisions cannot be read");
+                OperationResult::Refused(Refusal::HistoryUnreadable)
+            }
+        }
     }
 
     /// The rest of the batch is written by now, so what the disk refuses here concerns this END alone. The answer is
@@ -284,6 +313,14 @@ impl Store {
 /// topic is on the disk before anybody sees it, also at acknowledgement `memory`.
 fn makes_queues(operation: &Operation) -> bool {
     matches!(operation, Operation::PutTopic(_))
+}
+
+/// An END that the history has to be asked about.
+struct AsksHistory {
+    /// Its place in the batch.
+    index: usize,
+    /// The open transaction that it means, if the history knows no other one of that key.
+    open: Option<u64>,
 }
 
 /// Whether it ends, by id, a transaction of which its producer says that it has no messages.

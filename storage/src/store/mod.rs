@@ -42,6 +42,7 @@ use crate::concurrency::{Mutex, MutexGuard};
 use crate::file_system::{FileSystem, LockGuard};
 use crate::log::{Log, Writer};
 use crate::options::StoreOptions;
+use crate::results::LeftDoubt;
 use crate::state::dedup::FirstSends;
 use crate::state::groups::GroupConfig;
 use crate::state::leader_clock::LeaderClock;
@@ -71,6 +72,10 @@ pub trait StoreObserver: Send + Sync {
     fn limit_advanced(&self, limit: PhysicalOffset);
     /// A watched queue has new entries.
     fn queue_grew(&self, queue: &Arc<Queue>);
+    /// A transaction that was IN_DOUBT was decided just now; its record may not be within the limit yet.
+    fn left_doubt(&self, left: &LeftDoubt) {
+        let _ = left;
+    }
     /// A write or a sync failed: nothing will be acknowledged any more. Stop, and recover from the disk.
     fn fenced(&self, reason: &str);
 }

@@ -65,6 +65,15 @@ impl EndOp {
 }
 
 impl Model {
+    /// Whether it is an END by its unique key for a message that is open now: carried out behind the whole batch, because
+    /// the history is asked before whether another one had that key.
+    pub fn is_decided_last(&self, op: &Op) -> bool {
+        let Op::End(EndOp { target: Target::Id(group, name @ Name::Alone(_)), .. }) = op else {
+            return false;
+        };
+        *group == name.group() && self.ids.contains_key(name)
+    }
+
     /// Whether it is an END for something that is not open.
     pub fn asks_history(&self, op: &Op) -> bool {
         let Op::End(end) = op else { return false };

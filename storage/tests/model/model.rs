@@ -176,7 +176,7 @@ pub struct Model {
     /// A topic's queues never become fewer.
     pub queues: BTreeMap<(u8, u8), Queue>,
     pub open: BTreeMap<u64, Open>,
-    /// Open ones of many.
+    /// Open ones by what END may call them.
     pub ids: HashMap<Name, u64>,
     /// When each is asked about, if that is scheduled.
     pub armed: BTreeMap<u64, u64>,

@@ -250,9 +250,7 @@ impl Model {
         };
         self.open.insert(origin.0, open);
         self.arm_first_ask(origin.0, name, at.now);
-        if let Name::Many(_) = name {
-            self.ids.insert(name, origin.0);
-        }
+        self.ids.insert(name, origin.0);
         Ok(())
     }
 

@@ -283,6 +283,10 @@ impl Run {
         for (op, got) in answered {
             self.count(kind_of(&got));
             self.learn(&op, &got)?;
+            if self.model.is_decided_last(&op) {
+                from_history.push((op, got));
+                continue;
+            }
             match self.model.apply(&op, &got, at) {
                 Ok(()) => judged.push((op, got)),
                 // the history is asked after the whole batch

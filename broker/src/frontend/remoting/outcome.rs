@@ -54,6 +54,7 @@ pub(crate) fn of_refusal(refusal: Refusal) -> ExtPairs {
         Refusal::Unknown => says("UNKNOWN"),
         Refusal::Expired => says("EXPIRED"),
         Refusal::UnknownOrExpired => says("UNKNOWN_OR_EXPIRED"),
+        Refusal::Ambiguous => says("AMBIGUOUS"),
         Refusal::HistoryUnreadable | Refusal::TooManyOpen | Refusal::NoRoom => says("RETRY"),
         Refusal::Incomplete { expected, .. } => {
             vec![field(OUTCOME, "INCOMPLETE"), field("mezzoTxCount", expected)]

@@ -169,6 +169,7 @@ fn code_of_refusal(refused: Refusal) -> ResponseCode {
         Refusal::TooManyOffsets => ResponseCode::INVALID_PARAMETER,
         Refusal::Incomplete { .. }
         | Refusal::Decided { .. }
+        | Refusal::Ambiguous
         | Refusal::NotOpen
         | Refusal::LeaseHeld { .. }
         | Refusal::LeaseLost => ResponseCode::ILLEGAL_OPERATION,

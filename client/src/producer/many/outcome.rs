@@ -21,7 +21,7 @@ use crate::producer::{RollbackReason, Stored, UnknownReason};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionName {
-    /// The id that the SDK gave the transaction; also the unique key of its first message.
+    /// The id that the SDK gave the transaction; also the unique key of its first message, or of its only one.
     pub id: Arc<str>,
     /// The broker that has the messages; `None` as long as there are none.
     pub broker_name: Option<Arc<str>>,

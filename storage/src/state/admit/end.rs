@@ -1,26 +1,40 @@
 //! END: the one place where a transaction is decided.
 
-use mezzo_protocol::ids::{GroupName, TransactionId};
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, TransactionId};
 use mezzo_protocol::limits::TRANSACTION_OFFSETS_MAX;
 
 use super::leases::moved;
 use super::{Admission, Sink};
 use crate::end::{EndTarget, EndTransaction, OffsetMove};
-use crate::format::history_row::{HistoryRow, group_hash};
+use crate::format::history_row::{HistoryRow, group_hash, key_hash};
 use crate::format::record::{
     Decision as DecisionRecord, ORIGIN_IS_HERE, OffsetEntry, Offsets, Outcome, RecordKind, Source,
 };
-use crate::results::{Decision, OperationResult, Refusal};
+use crate::results::{Decision, LeftDoubt, OperationResult, Refusal};
 use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Publisher;
-use crate::state::transactions::OpenRow;
 use crate::state::transactions::history::decision_of;
+use crate::state::transactions::{OpenOfKey, OpenRow};
 
 /// Bytes of one moved offset in the record beyond the topic's name.
 const OFFSET_ENTRY_BYTES: usize = 14;
 
+/// What END means.
+enum Target {
+    /// What was prepared here.
+    Origin(u64),
+    /// The only open one with this unique key; a decided one may have had it, too.
+    OpenByKey(u64),
+    /// Decided lately.
+    Decided(HistoryRow),
+    /// More than one.
+    Ambiguous,
+    /// Nothing open; the history may know.
+    NotOpen,
+}
+
 impl Ledger {
-    /// `unheard_of`: the history was asked and does not know a transaction of this id.
+    /// `unheard_of`: the history was asked and does not know a transaction of this id, or no other than the open one.
     pub(super) fn end(
         &mut self,
         end: &EndTransaction,
@@ -32,22 +46,26 @@ impl Ledger {
             return Admission::Result(OperationResult::Refused(Refusal::TooManyOffsets));
         }
         let origin = match self.target(&end.target) {
-            Ok(origin) => origin,
-            Err(Some(row)) => return Admission::Result(repeated(&row, end)),
-            Err(None) => {
+            Target::Origin(origin) => origin,
+            // decided meanwhile, if its origin was known already
+            Target::OpenByKey(origin) if !unheard_of => return Admission::AskHistory { open: Some(origin) },
+            Target::OpenByKey(origin) => origin,
+            Target::Decided(row) => return Admission::Result(repeated(&row, end)),
+            Target::Ambiguous => return Admission::Result(OperationResult::Refused(Refusal::Ambiguous)),
+            Target::NotOpen => {
                 return match &end.target {
-                    EndTarget::Id { group, id } if unheard_of => {
+                    EndTarget::Id { group, id } if unheard_of && end.count == Some(0) => {
                         let decision = self.end_empty(group, id, end, sink, publisher);
                         Admission::Result(OperationResult::Decided(decision))
                     }
-                    _ => Admission::AskHistory,
+                    _ => Admission::AskHistory { open: None },
                 };
             }
         };
         let Some(row) = self.open.get(origin) else {
             return match self.history.as_ref().and_then(|h| h.find_recent(origin)) {
                 Some(row) => Admission::Result(repeated(&row, end)),
-                None => Admission::AskHistory,
+                None => Admission::AskHistory { open: None },
             };
         };
         if let Some(refusal) = self.refusal_of(row, end) {
@@ -58,6 +76,17 @@ impl Ledger {
         (record.origin, record.count) = (origin, self.messages_of(origin));
         record.previous_event = row.last_event;
         let at = write(&record, sink);
+        if row.in_doubt
+            && let Some(group) = self.open.groups().name(row.group)
+        {
+            self.left_doubt.push(LeftDoubt {
+                origin: PhysicalOffset(origin),
+                group: group.clone(),
+                age_ms: at.time_ms.saturating_sub(row.prepared_at_ms),
+                outcome,
+                source,
+            });
+        }
         let decision = self.decide(at, origin, outcome, source, publisher);
         self.move_with(at, outcome, end, publisher);
         Admission::Result(match decision {
@@ -97,16 +126,27 @@ impl Ledger {
         }
     }
 
-    /// The origin that END names; if no transaction of its id is open, what was decided about the last one, as far as
-    /// memory knows.
-    fn target(&self, target: &EndTarget) -> Result<u64, Option<HistoryRow>> {
+    /// Which transaction END means. An id is that of a transaction of many messages, or the unique key of a message that
+    /// is a transaction by itself; there nothing keeps a client from using a key twice.
+    fn target(&self, target: &EndTarget) -> Target {
         let (group, id) = match target {
-            EndTarget::Origin(origin) => return Ok(origin.0),
+            EndTarget::Origin(origin) => return Target::Origin(origin.0),
             EndTarget::Id { group, id } => (group, id),
         };
         let symbol = self.open.groups().find(group);
-        let open = symbol.and_then(|symbol| self.many.find(symbol, id));
-        open.ok_or_else(|| self.many.find_decided(group, id).copied())
+        let open = symbol.map_or(OpenOfKey::None, |symbol| self.open.of_key(symbol, key_hash(id)));
+        let decided = self.many.find_decided(group, id);
+        match open {
+            OpenOfKey::Several => Target::Ambiguous,
+            OpenOfKey::One(origin) => match self.many.get(origin) {
+                // ids are not used again: see `admit/many.rs`
+                Some(many) if many.id == *id => Target::Origin(origin),
+                Some(_) => Target::NotOpen,
+                None if decided.is_some() => Target::Ambiguous,
+                None => Target::OpenByKey(origin),
+            },
+            OpenOfKey::None => decided.map_or(Target::NotOpen, |row| Target::Decided(*row)),
+        }
     }
 
     fn messages_of(&self, origin: u64) -> u16 {

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! `table.rs` holds one row per open half message, `wheel.rs` the time at which each is asked about next. Both are
-//! sized for ten million rows. `many.rs` holds what transactions of many messages have beyond their first message's row,
+//! sized for ten million rows; `by_key.rs` finds a row by what its producer calls it. `many.rs` holds what transactions of many messages have beyond their first message's row,
 //! `decided_ids.rs` which ids must not begin one again.
 //! `history.rs` answers for decided ones: from memory what stands in the segment that is being
 //! written (`recent_decisions.rs`), the rest from sorted files (`history_search.rs`), without memory per decision.
 
+mod by_key;
 mod decided_ids;
 mod groups;
 pub mod history;
@@ -21,6 +22,7 @@ mod recent_decisions;
 mod table;
 mod wheel;
 
+pub(crate) use by_key::OpenOfKey;
 pub(crate) use many::{ManyMessages, ManyTable, Member};
 pub use table::{DueCheck, OpenState, OpenTransaction};
 pub(crate) use table::{OpenRow, Table};

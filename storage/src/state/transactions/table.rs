@@ -7,6 +7,7 @@ use mezzo_protocol::check_policy::CheckWish;
 use mezzo_protocol::ids::{GroupName, PhysicalOffset};
 use mezzo_protocol::time::Timestamp;
 
+use super::by_key::{ByKey, OpenOfKey, RowKey};
 use super::groups::{GroupSymbol, GroupSymbols};
 use super::policies::{Policies, WishNumber};
 use super::wheel::{Links, NONE, Wheel};
@@ -91,6 +92,16 @@ impl Links for Rows {
     }
 }
 
+impl Rows {
+    /// What an open row's producer calls it.
+    fn key(&self, row: u32) -> RowKey {
+        match self.0.get(row as usize) {
+            Some(Some(s)) => (s.row.group, s.row.key_hash),
+            _ => (GroupSymbol::MAX, 0),
+        }
+    }
+}
+
 /// A transaction as others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTransaction {
@@ -123,6 +134,7 @@ pub(crate) struct Table {
     rows: Rows,
     free: Vec<u32>,
     by_origin: HashMap<u64, u32, RandomState>,
+    by_key: ByKey,
     groups: GroupSymbols,
     /// Parked rows by group, so that a producer that appears can be asked about its own.
     in_doubt: BTreeSet<(GroupSymbol, u64)>,
@@ -138,6 +150,7 @@ impl Table {
             rows: Rows::default(),
             free: Vec::new(),
             by_origin: HashMap::default(),
+            by_key: ByKey::default(),
             groups: GroupSymbols::default(),
             in_doubt: BTreeSet::new(),
             wheel: Wheel::default(),
@@ -207,6 +220,7 @@ impl Table {
             }
         };
         self.by_origin.insert(origin, id);
+        self.by_key.insert(id, self.rows.key(id), |id| self.rows.key(id));
         if self.armed {
             self.arm_by_policy(id);
         }
@@ -218,9 +232,19 @@ impl Table {
         self.rows.0.get(id as usize)?.as_ref().map(|s| &s.row)
     }
 
+    /// The origin of what is open under a key: the hash of a unique key, or of the id of a transaction of many.
+    pub(crate) fn of_key(&self, group: GroupSymbol, key_hash: u64) -> OpenOfKey<u64> {
+        match self.by_key.find((group, key_hash), |id| self.rows.key(id)) {
+            OpenOfKey::One(id) => OpenOfKey::One(self.origin_of(id)),
+            OpenOfKey::None => OpenOfKey::None,
+            OpenOfKey::Several => OpenOfKey::Several,
+        }
+    }
+
     pub(crate) fn remove(&mut self, origin: u64) -> Option<OpenRow> {
         let id = self.by_origin.remove(&origin)?;
         self.wheel.disarm(&mut self.rows, id);
+        self.by_key.remove(id, self.rows.key(id), |id| self.rows.key(id));
         let slot = self.rows.0.get_mut(id as usize)?.take()?;
         self.free.push(id);
         self.in_doubt.remove(&(slot.row.group, origin));
