@@ -396,6 +396,27 @@ fn the_page_of_settings_is_what_the_program_prints() {
     );
 }
 
+/// A promise is worth the test behind it: each one that the page names is there.
+#[test]
+fn every_test_that_the_page_of_promises_names_exists() {
+    let page = fs::read_to_string(workspace().join("docs/durability.md")).expect("the page is there");
+    let known: BTreeSet<String> = rust_files()
+        .iter()
+        .flat_map(|file| file.text.lines())
+        .filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn "))
+        .filter_map(|rest| rest.split('(').next().map(str::to_owned))
+        .collect();
+    // a name of several words, in full; those shortened with a dot are of the row's first one
+    let is_test = |word: &&str| {
+        word.matches('_').count() >= 4 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 20, "the page names few tests: {named:?}");
+    let missing: Vec<String> =
+        named.iter().filter(|name| !known.contains(**name)).map(|n| (*n).to_owned()).collect();
+    assert_none("docs/durability.md names tests that do not exist", &missing);
+}
+
 /// A page or a comment that names a setting, `section.key`, names one that there is: an operator relies on it.
 #[test]
 fn settings_that_are_spoken_of_exist() {

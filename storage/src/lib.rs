@@ -35,8 +35,8 @@ pub use state::queues::EntriesRead;
 pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue, Topic, TopicConfig};
 pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
 pub use store::{
-    Background, Census, Counts, Event, FirstAnswer, Happened, NoObserver, OffsetLeased, OpenDetails,
-    OpenFilter, OpenOfGroup, OpenReport, PositionRead, SOURCES, SYNC_BUCKETS_US, Standing, Store,
-    StoreObserver, Stored, StoredMessage, SyncTimesSeen, TIMELINE_EVENTS_MAX, Timeline, TransactionRecord,
-    source_index,
+    Background, Census, Counts, DamageCounts, Event, FirstAnswer, Happened, NoObserver, OffsetLeased,
+    OpenDetails, OpenFilter, OpenOfGroup, OpenReport, PositionRead, SOURCES, SYNC_BUCKETS_US, Scrub,
+    ScrubStep, Standing, Store, StoreObserver, Stored, StoredMessage, SyncTimesSeen, TIMELINE_EVENTS_MAX,
+    Timeline, TransactionRecord, source_index,
 };

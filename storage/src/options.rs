@@ -38,6 +38,10 @@ pub struct StoreOptions {
     pub history_bytes_max: u64,
     /// At acknowledgement `memory`: longest time until what was appended is synced, in milliseconds.
     pub flush_interval_ms: u64,
+    /// Bytes per second that the scrub reads; 0: there is none.
+    pub scrub_bytes_per_second: u64,
+    /// Time from the end of a round of the scrub to the beginning of the next, in milliseconds.
+    pub scrub_interval_ms: u64,
     /// Bytes of the table that repeated sends are told by; taken only when a topic asks for it.
     pub dedup_table_bytes: usize,
     /// How long a send is known there, in milliseconds.
@@ -70,6 +74,8 @@ impl StoreOptions {
             history_horizon_ms: 7 * 24 * 3_600_000,
             history_bytes_max: 1 << 30,
             flush_interval_ms: 500,
+            scrub_bytes_per_second: 4 << 20,
+            scrub_interval_ms: 24 * 3_600_000,
             dedup_table_bytes: 64 << 20,
             dedup_window_ms: 15 * 60_000,
             check: CheckPolicy::default(),

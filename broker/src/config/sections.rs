@@ -108,6 +108,11 @@ sections! {
         checkpoint_size: ByteSize = ByteSize::mib(256);
         /// At ack "memory": the longest time until what was answered is on the disk.
         flush_interval: Duration = Duration::from_millis(500);
+        /// Bytes per second that are read again in the background (closed segments, base, history), so that damage is found
+        /// before somebody needs the bytes. 0 turns it off.
+        scrub_rate: ByteSize = ByteSize::mib(4);
+        /// Time from the end of one such round to the beginning of the next.
+        scrub_interval: Duration = secs(24 * 3600);
     }
 
     /// What was decided: how long it can be asked for, by a repeated END or by an operator.

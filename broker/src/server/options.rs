@@ -22,6 +22,8 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
     options.history_horizon_ms = ms(config.history.horizon);
     options.history_bytes_max = config.history.max_bytes.as_u64();
     options.flush_interval_ms = ms(config.store.flush_interval);
+    options.scrub_bytes_per_second = config.store.scrub_rate.as_u64();
+    options.scrub_interval_ms = ms(config.store.scrub_interval);
     options.dedup_table_bytes = usize::try_from(config.dedup.table_bytes.as_u64()).unwrap_or(usize::MAX);
     options.dedup_window_ms = ms(config.dedup.window);
     options.check = CheckPolicy {

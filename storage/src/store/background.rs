@@ -1,4 +1,5 @@
-//! The threads of a store: syncer, segment preparer and keeper (checkpoints, history files, retention). Tests that
+//! The threads of a store: syncer, segment preparer and keeper (checkpoints, history files, retention),
+//! scrubber (`scrub.rs`). Tests that
 //! need every step under control start none of them and call the steps themselves.
 
 use std::sync::{Arc, PoisonError};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use mezzo_protocol::time::{Clock, Timestamp};
 
+use super::scrub::{Scrub, ScrubStep};
 use super::{Store, lock};
 use crate::concurrency::atomic::{AtomicBool, Ordering};
 use crate::concurrency::{Condvar, Mutex};
@@ -66,6 +68,7 @@ pub struct Background {
 struct Stopping {
     flag: AtomicBool,
     keeper: Signal,
+    scrubber: Signal,
 }
 
 impl Stopping {
@@ -87,6 +90,10 @@ impl Store {
         background.spawn("mezzo-syncer", move || sync_loop(&store, &stop))?;
         let (store, stop) = (Arc::clone(self), Arc::clone(&stopping));
         background.spawn("mezzo-preparer", move || prepare_loop(&store, &stop))?;
+        if self.options.scrub_bytes_per_second > 0 {
+            let (store, stop) = (Arc::clone(self), Arc::clone(&stopping));
+            background.spawn("mezzo-scrubber", move || scrub_loop(&store, &stop))?;
+        }
         let (store, stop) = (Arc::clone(self), stopping);
         background.spawn("mezzo-keeper", move || keep_loop(&store, &stop, &*clock))?;
         Ok(background)
@@ -148,6 +155,7 @@ impl Background {
         self.store.request_sync();
         self.store.segments_wanted.raise();
         self.stopping.keeper.raise();
+        self.stopping.scrubber.raise();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a storage thread panicked");
@@ -197,6 +205,31 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
                 store.segments_wanted.wait(FAILURE_PAUSE);
             }
         }
+    }
+}
+
+/// Reads at the rate that is asked for, so that nobody else waits for the disk because of it.
+fn scrub_loop(store: &Store, stopping: &Stopping) {
+    let rate = store.options.scrub_bytes_per_second.max(1);
+    let mut scrub = Scrub::default();
+    while !stopping.now() {
+        let pause = match store.scrub_step(&mut scrub) {
+            Ok(ScrubStep::Read(bytes)) => Duration::from_millis(bytes.saturating_mul(1000) / rate),
+            Ok(ScrubStep::RoundDone) => {
+                let counts = store.damage_counts();
+                tracing::info!(
+                    bytes = counts.scrubbed_bytes,
+                    damages = counts.scrub_damages,
+                    "a scrub round is done"
+                );
+                Duration::from_millis(store.options.scrub_interval_ms).max(FAILURE_PAUSE)
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "the scrub cannot read; it goes on");
+                FAILURE_PAUSE
+            }
+        };
+        stopping.scrubber.wait(pause);
     }
 }
 

@@ -25,6 +25,7 @@ mod operators;
 mod read;
 #[cfg(test)]
 mod replay;
+mod scrub;
 mod sync;
 mod timeline;
 mod transactions;
@@ -62,6 +63,7 @@ pub use dedup::FirstAnswer;
 pub use open::OpenReport;
 pub use operators::{OpenDetails, OpenFilter, TransactionRecord};
 pub use read::{PositionRead, StoredMessage};
+pub use scrub::{DamageCounts, Scrub, ScrubStep};
 pub use timeline::{Event, Happened, TIMELINE_EVENTS_MAX, Timeline};
 use view::View;
 
@@ -158,6 +160,7 @@ pub struct Store {
     base: StateFolder,
     checkpoints: StateFolder,
     checkpointing: Mutex<checkpoint::CheckpointState>,
+    damage: scrub::DamageLog,
     /// Closed in order: refusing to append is no failure then.
     closed: AtomicBool,
     _lock: Box<dyn LockGuard>,

@@ -243,6 +243,7 @@ impl Store {
             first_sends,
             base: bases,
             checkpoints,
+            damage: super::scrub::DamageLog::default(),
             closed: AtomicBool::new(false),
             _lock: data_lock,
         };

@@ -51,7 +51,8 @@ impl Store {
         keep: &mut dyn FnMut(&QueueEntry) -> bool,
     ) -> Result<EntriesRead, StorageError> {
         let plan = queue.log().plan(from.0, SCAN_ENTRIES_MAX);
-        plan.run(&self.view.pages, count, SCAN_ENTRIES_MAX, keep)
+        let read = plan.run(&self.view.pages, count, SCAN_ENTRIES_MAX, keep);
+        read.inspect_err(|error| self.damage.note_read(error))
     }
 
     /// Whether the entry's message is read from memory; if not, read it on a thread that may block.
@@ -65,6 +66,10 @@ impl Store {
     /// # Errors
     /// [`StorageError::Gone`] when retention has deleted it, [`StorageError::Corrupt`] when its bytes do not hold.
     pub fn read_message(&self, entry: &QueueEntry) -> Result<StoredMessage, StorageError> {
+        self.stored_message(entry).inspect_err(|error| self.damage.note_read(error))
+    }
+
+    fn stored_message(&self, entry: &QueueEntry) -> Result<StoredMessage, StorageError> {
         let bytes = self.log.read(entry.position, entry.size as usize)?;
         let damaged = |reason: &str| self.log.damaged(entry.position, reason);
         let header = RecordHeader::parse(&bytes).map_err(|e| damaged(&e.to_string()))?;

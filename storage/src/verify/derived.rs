@@ -111,14 +111,14 @@ pub(super) fn check_history(
     Ok(())
 }
 
-/// `Err`: where it does not hold, and what.
-fn check_history_file(
+/// Bytes of the file; `Err`: where it does not hold, and what.
+pub(crate) fn check_history_file(
     fs: &dyn FileSystem,
     path: &Path,
     number: u64,
     progress: &mut dyn Progress,
     each: &mut dyn FnMut(&HistoryRow),
-) -> Result<Result<(), (u64, String)>, StorageError> {
+) -> Result<Result<u64, (u64, String)>, StorageError> {
     let file = fs.open(path, OpenMode::Read).map_err(StorageError::io("open", path))?;
     let len = file.len().map_err(StorageError::io("measure", path))?;
     progress.file(path, len);
@@ -147,5 +147,5 @@ fn check_history_file(
             return Ok(Err((offset, error.to_string())));
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(len))
 }

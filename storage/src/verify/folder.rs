@@ -56,7 +56,7 @@ pub(super) fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Box<dyn Loc
 }
 
 /// Paths of the files in `dir` whose name is a number, by rising number.
-pub(super) fn numbered(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<(u64, PathBuf)>, StorageError> {
+pub(crate) fn numbered(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<(u64, PathBuf)>, StorageError> {
     if !fs.exists(dir).map_err(StorageError::io("look for", dir))? {
         return Ok(Vec::new());
     }

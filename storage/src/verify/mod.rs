@@ -19,7 +19,9 @@ mod repair;
 mod report;
 
 pub use check::verify;
+pub(crate) use derived::check_history_file;
 pub use dump::each_frame;
+pub(crate) use folder::numbered;
 pub use progress::{NoProgress, Progress};
 pub use repair::{Repair, repair};
 pub use report::{Damage, DamageKind, Lost, LostQueue, VerifyReport};

@@ -1,0 +1,101 @@
+//! Damage that comes while the broker runs: found by the scrub, met by a reader, and nobody else's concern.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mezzo_protocol::ids::{QueueId, QueueOffset, TopicName};
+use mezzo_protocol::message::record::MessageParts;
+use mezzo_protocol::message::sys_flag::SysFlag;
+use mezzo_protocol::time::Timestamp;
+use mezzo_storage::file_system::SimulatedDisk;
+use mezzo_storage::{
+    Batch, NoObserver, Operation, Scrub, ScrubStep, StorageError, Store, StoreOptions, TopicConfig,
+    Visibility,
+};
+
+const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
+
+/// A store with several closed segments.
+fn filled(disk: &SimulatedDisk) -> Arc<Store> {
+    let options = StoreOptions {
+        segment_bytes: 32 << 10,
+        frame_bytes_max: 8 << 10,
+        // all but the newest bytes are read from the disk
+        hot_bytes: 1024,
+        nonce: Some([7; 16]),
+        ..StoreOptions::new("/data")
+    };
+    let (store, _) = Store::open(Arc::new(disk.clone()), options, NOW, Arc::new(NoObserver)).unwrap();
+    let mut batch = Batch::default();
+    batch.push(Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1)));
+    store.append(NOW, &mut batch).unwrap();
+    store.sync().unwrap();
+    let topic = store.topic("t").unwrap();
+    for number in 0..60 {
+        let body = format!("{number}-{}", "x".repeat(2000));
+        let parts = MessageParts {
+            topic: "t",
+            queue_id: QueueId(0),
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: NOW,
+            born_host: "127.0.0.1:1".parse().unwrap(),
+            store_host_v6: false,
+            reconsume_times: 0,
+            body: body.as_bytes(),
+            properties: b"",
+        };
+        let mut batch = Batch::default();
+        batch.send(&store.encoder(), &topic, QueueId(0), Visibility::Now, &parts).unwrap();
+        store.append(NOW, &mut batch).unwrap();
+        store.sync().unwrap();
+        while store.prepare_step().unwrap() {}
+    }
+    store
+}
+
+fn round(store: &Store) {
+    let mut scrub = Scrub::default();
+    while store.scrub_step(&mut scrub).unwrap() != ScrubStep::RoundDone {}
+}
+
+#[test]
+fn a_scrub_finds_a_flipped_bit_in_a_closed_segment_and_counts_it() {
+    let disk = SimulatedDisk::new();
+    let store = filled(&disk);
+    round(&store);
+    let sound = store.damage_counts();
+    assert_eq!((sound.scrub_rounds, sound.scrub_damages), (1, 0));
+    assert!(sound.scrubbed_bytes > 64 << 10, "{sound:?}");
+    disk.flip_bit(Path::new("/data/log/00000000000000032768"), 5000, 3).unwrap();
+    round(&store);
+    let found = store.damage_counts();
+    assert_eq!((found.scrub_rounds, found.scrub_damages), (2, 1));
+    disk.flip_bit(Path::new("/data/base/00000000000000000001"), 100, 3).unwrap();
+    round(&store);
+    assert_eq!(store.damage_counts().scrub_damages, 3);
+    assert!(!store.is_fenced());
+}
+
+#[test]
+fn a_read_that_meets_damage_fails_alone_and_says_where() {
+    let disk = SimulatedDisk::new();
+    let store = filled(&disk);
+    let queue = store.topic("t").unwrap().queue(QueueId(0)).unwrap();
+    let entries = store.read_entries(&queue, QueueOffset(0), 60, &mut |_| true).unwrap().entries;
+    let (_, hit) = entries[3];
+    disk.flip_bit(Path::new("/data/log/00000000000000000000"), hit.position + 100, 0).unwrap();
+    for (offset, entry) in &entries {
+        match store.read_message(entry) {
+            Ok(message) => assert_eq!(message.position.0, entry.position),
+            Err(StorageError::Corrupt { file, offset: at, .. }) => {
+                assert_eq!((*offset, file.as_path()), (3, Path::new("/data/log/00000000000000000000")));
+                assert_eq!(at, hit.position);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(store.damage_counts().damaged_reads, 1);
+}
