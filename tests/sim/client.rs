@@ -80,7 +80,10 @@ impl Connection {
     pub fn post(&self, commands: &[RemotingCommand]) {
         let mut out = BytesMut::new();
         for command in commands {
-            command.encode(self.encoding, &mut out).expect("a simulated client's request fits a frame");
+            // the binary header has 16 bits for a code, and Mezzo's own ones are larger
+            let fits = i16::try_from(command.code).is_ok();
+            let encoding = if fits { self.encoding } else { HeaderEncoding::Json };
+            command.encode(encoding, &mut out).expect("a simulated client's request fits a frame");
         }
         self.end.send(out.freeze());
     }

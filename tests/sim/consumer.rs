@@ -11,7 +11,7 @@ use crate::client::{Connection, Fields};
 use crate::dice::Dice;
 use crate::history::Place;
 use crate::plan::QUEUES;
-use crate::world::{TOPICS, World};
+use crate::world::{ALL_TOPICS, World};
 
 const PULL_MESSAGE: i32 = 11;
 const QUERY_CONSUMER_OFFSET: i32 = 14;
@@ -76,7 +76,7 @@ pub fn dead_letter_topic(group: &str) -> String {
 impl Consumer {
     async fn join(&self) -> bool {
         let subscriptions: Vec<String> =
-            TOPICS.iter().map(|topic| format!(r#"{{"topic":"{topic}","subString":"*"}}"#)).collect();
+            ALL_TOPICS.iter().map(|topic| format!(r#"{{"topic":"{topic}","subString":"*"}}"#)).collect();
         let body = format!(
             r#"{{"clientID":"{0}@sim","producerDataSet":[],"consumerDataSet":[{{"groupName":"{0}",
             "consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING",
@@ -99,7 +99,7 @@ impl Consumer {
     /// One queue, chosen by chance; false if the broker did not answer.
     async fn work(&mut self, dice: &mut Dice) -> bool {
         let retries = retry_topic(&self.group);
-        let topic = if dice.one_in(5) { retries.as_str() } else { *dice.pick(&TOPICS) };
+        let topic = if dice.one_in(5) { retries.as_str() } else { *dice.pick(&ALL_TOPICS) };
         let queue = if topic.starts_with('%') { 0 } else { dice.below(u64::from(QUEUES)) as u32 };
         let place = (topic.to_owned(), queue);
         if !self.next.contains_key(&place) {
@@ -164,7 +164,7 @@ impl Consumer {
     async fn report(&self, dice: &mut Dice, place: &Place, offset: u64) -> bool {
         let mut fields = self.place_fields(place);
         fields.push(("commitOffset", offset.to_string()));
-        self.world.reporting(&self.group, place, offset);
+        let asked_ms = self.world.reporting(&self.group, place, offset);
         if dice.one_in(2) {
             let request = self.connection.request(UPDATE_CONSUMER_OFFSET, fields, b"").oneway();
             self.connection.post(&[request]);
@@ -172,7 +172,7 @@ impl Consumer {
         }
         let reply = self.connection.call(UPDATE_CONSUMER_OFFSET, fields, b"").await;
         if reply.as_ref().is_some_and(|reply| reply.code == SUCCESS) {
-            self.world.reported(&self.group, place, offset);
+            self.world.reported(&self.group, place, offset, asked_ms);
         }
         reply.is_some()
     }

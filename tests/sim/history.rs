@@ -112,6 +112,8 @@ pub struct History {
     pub given: BTreeMap<String, BTreeSet<MessageId>>,
     /// Copies that consumers sent back: asked for, acknowledged and when.
     pub sent_back: BTreeMap<(String, MessageId), SentBack>,
+    /// What transforming members made, and of which message.
+    pub derived: BTreeMap<MessageId, (Place, u64)>,
     /// Virtual times from when until when the disk was full.
     pub full: Vec<(u64, u64)>,
     /// The clock was set forward: virtual time says nothing about delays any more.

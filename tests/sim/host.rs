@@ -157,7 +157,8 @@ pub async fn run(world: Arc<World>, mut inbox: Inbox) {
     let mut failed_starts = 0;
     loop {
         let watch = Arc::new(Watch { alive: Arc::new(AtomicBool::new(true)), ..Watch::default() });
-        let watched = WatchedDisk::new(disk.clone(), Arc::clone(&watch), Arc::clone(&world.trace));
+        let watched =
+            WatchedDisk::new(disk.clone(), Arc::clone(&watch), Arc::clone(&world.trace), world.disk_lies);
         let clock = ProcessClock {
             wall: Arc::clone(&world.host.wall),
             begun: Instant::now(),

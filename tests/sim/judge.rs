@@ -24,25 +24,26 @@ pub struct Offsets {
 struct Reports {
     /// When, and which offset.
     asked: Vec<(u64, u64)>,
-    /// Those that the broker has acknowledged: when.
-    acknowledged: Vec<(u64, u64)>,
+    /// Those that the broker has acknowledged: when they were sent, when the answer came, and which offset.
+    acknowledged: Vec<(u64, u64, u64)>,
 }
 
 impl World {
-    /// A report is about to be sent.
-    pub fn reporting(&self, group: &str, place: &Place, offset: u64) {
+    /// A report is about to be sent; when.
+    pub fn reporting(&self, group: &str, place: &Place, offset: u64) -> u64 {
         let now_ms = self.now_ms();
         let mut offsets = self.offsets();
         let reports = offsets.reports.entry((group.to_owned(), place.clone())).or_default();
         reports.asked.push((now_ms, offset));
+        now_ms
     }
 
-    /// A report was acknowledged.
-    pub fn reported(&self, group: &str, place: &Place, offset: u64) {
+    /// A report of `asked_ms` was acknowledged.
+    pub fn reported(&self, group: &str, place: &Place, offset: u64, asked_ms: u64) {
         let now_ms = self.now_ms();
         let mut offsets = self.offsets();
         let reports = offsets.reports.entry((group.to_owned(), place.clone())).or_default();
-        reports.acknowledged.push((now_ms, offset));
+        reports.acknowledged.push((asked_ms, now_ms, offset));
     }
 
     /// Where a group is told to stand: not before what no crash can take back, not beyond what was ever reported.
@@ -57,21 +58,22 @@ impl World {
         let most = reports.asked.iter().map(|(_, offset)| *offset).max();
         let mut history = self.history();
         let after_full_ms = AFTER_FULL.as_millis() as u64;
-        let is_safe = |at_ms: u64| {
+        let is_safe = |sent_ms: u64, at_ms: u64| {
             let crashed = history.crashes.iter().any(|(crash, _)| {
-                at_ms <= *crash && *crash < at_ms + OFFSETS_LOST_MS_MAX && *crash <= self.now_ms()
+                sent_ms <= *crash && *crash < at_ms + OFFSETS_LOST_MS_MAX && *crash <= self.now_ms()
             });
             // on a full disk offsets wait in memory, too
             let full = history
                 .full
                 .iter()
                 .any(|(from, to)| at_ms + OFFSETS_LOST_MS_MAX >= *from && at_ms <= *to + after_full_ms);
-            let crashed_ever_since = history.crashes.iter().any(|(crash, _)| *crash >= at_ms);
+            let crashed_ever_since = history.crashes.iter().any(|(crash, _)| *crash >= sent_ms);
             !(crashed || full && crashed_ever_since)
         };
-        let safe = reports.acknowledged.iter().rev().find(|(at, _)| *at < asked_ms && is_safe(*at));
-        let least = safe.and_then(|(at, _)| {
-            let since = at.saturating_sub(UNDER_WAY_MS_MAX);
+        let safe =
+            reports.acknowledged.iter().rev().find(|(sent, at, _)| *at < asked_ms && is_safe(*sent, *at));
+        let least = safe.and_then(|(sent, ..)| {
+            let since = sent.saturating_sub(UNDER_WAY_MS_MAX);
             reports.asked.iter().filter(|(asked, _)| *asked >= since).map(|(_, offset)| *offset).min()
         });
         let got = told.unwrap_or(0);

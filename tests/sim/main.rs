@@ -31,6 +31,7 @@ mod producer;
 mod settle;
 mod stats;
 mod trace;
+mod transform;
 mod world;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ use crate::world::Outcome;
 const SEEDS: u64 = 300;
 /// Seeds that are run twice, to see that a seed decides everything.
 const TWICE: u64 = 12;
+/// Seeds that are played with a disk that lies.
+const LIES: u64 = 12;
 /// Runs of fewer seeds need not have seen everything.
 const SEEDS_FOR_ALL: u64 = 200;
 
@@ -104,6 +107,10 @@ fn main() -> ExitCode {
             return code;
         }
     }
+    if !a_disk_that_lies_is_found_out(arguments.from) {
+        println!("sim: FAILED: nothing is found with a disk that lies");
+        return ExitCode::FAILURE;
+    }
     let mut stats = Stats::default();
     for seed in arguments.from..arguments.from + arguments.seeds {
         let outcome = play(seed);
@@ -127,11 +134,19 @@ fn main() -> ExitCode {
 
 fn play(seed: u64) -> Outcome {
     let panics = PANICS.load(Ordering::Relaxed);
-    let mut outcome = world::run(seed);
+    let mut outcome = world::run(seed, false);
     if PANICS.load(Ordering::Relaxed) > panics {
         outcome.violations.push("something panicked".to_owned());
     }
     outcome
+}
+
+/// Whoever holds a broker to its word must notice one that cannot keep it: with a disk that says that it has synced the
+/// log and has not, some of the first seeds must fail.
+fn a_disk_that_lies_is_found_out(from: u64) -> bool {
+    let found = (from..from + LIES).filter(|seed| !world::run(*seed, true).violations.is_empty()).count();
+    println!("sim: with a disk that lies {found} of {LIES} seeds find it out");
+    found > 0
 }
 
 /// The same seed twice: the same events, one after the other.

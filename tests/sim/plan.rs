@@ -74,6 +74,8 @@ pub struct Plan {
     pub producers: u64,
     /// Consumer groups, a consumer each.
     pub consumers: u64,
+    /// Members of the group that consumes, transforms and produces.
+    pub transformers: u64,
     /// Pause between two operations of a client, at most.
     pub work_pause_ms_max: u64,
     /// Largest body.
@@ -128,6 +130,7 @@ impl Plan {
             fault_pause_ms_max: *dice.pick(&[800, 2_000, 6_000]),
             producers: dice.between(1, 4),
             consumers: dice.between(1, 2),
+            transformers: dice.below(3),
             work_pause_ms_max: *dice.pick(&[20, 100, 400]),
             body_bytes_max,
             config,

@@ -43,8 +43,12 @@ pub async fn run(world: Arc<World>, number: u64) {
             if me.work(&mut dice).await { silent = 0 } else { silent += 1 }
         }
         if !world.is_chaos() {
-            // stays to answer, on a connection that is known to work
-            while me.heartbeat().await {
+            // stays to answer, on a connection that is known to work, and connects anew now and then: what is in doubt
+            // by then is asked about when somebody of its group comes
+            for _ in 0..15 {
+                if !me.heartbeat().await {
+                    break;
+                }
                 tokio::time::sleep(dice.pause(1_000, 3_000)).await;
             }
         }
@@ -53,10 +57,14 @@ pub async fn run(world: Arc<World>, number: u64) {
     }
 }
 
-struct Producer {
-    world: Arc<World>,
-    connection: Arc<Connection>,
-    group: String,
+/// A producer on its connection.
+pub struct Producer {
+    /// The run.
+    pub world: Arc<World>,
+    /// Its connection.
+    pub connection: Arc<Connection>,
+    /// Its group.
+    pub group: String,
 }
 
 fn number(reply: &RemotingCommand, field: &str) -> Option<u64> {
@@ -94,7 +102,14 @@ impl Producer {
         self.world.history().send(place, bytes, delay_ms, now_ms)
     }
 
-    fn send_request(&self, id: MessageId, half: bool, key: &str, more: &[(&str, &str)]) -> RemotingCommand {
+    /// A send of a message, as half if it belongs to a transaction.
+    pub fn send_request(
+        &self,
+        id: MessageId,
+        half: bool,
+        key: &str,
+        more: &[(&str, &str)],
+    ) -> RemotingCommand {
         let history = self.world.history();
         let Some(sent) = history.messages.get(&id) else { unreachable!("it was just made") };
         let mut text = format!("UNIQ_KEY\u{1}{key}\u{2}WAIT\u{1}true\u{2}");
@@ -125,7 +140,7 @@ impl Producer {
     }
 
     /// Notes what a send was told; whether it was stored.
-    fn told(&self, id: MessageId, half: bool, reply: Option<&RemotingCommand>) -> bool {
+    pub fn told(&self, id: MessageId, half: bool, reply: Option<&RemotingCommand>) -> bool {
         let at_ms = self.world.now_ms();
         let mut history = self.world.history();
         let delayed = history.messages.get(&id).is_some_and(|sent| sent.delay_ms > 0);

@@ -14,7 +14,8 @@ use crate::consumer::{dead_letter_topic, retry_topic};
 use crate::history::{History, MessageId, Place, Told, Transaction, Verdict};
 use crate::plan::QUEUES;
 use crate::trace::note;
-use crate::world::{TOPICS, World};
+use crate::transform;
+use crate::world::{ALL_TOPICS, World};
 
 /// Until when everything must have come to rest, in virtual time: check-backs back off to sixteen times their interval,
 /// which is five seconds at most, and delays are shorter.
@@ -29,24 +30,32 @@ const PULL_NOT_FOUND: i32 = 19;
 
 /// Everything that a place holds, by offset.
 type Found = BTreeMap<Place, BTreeMap<u64, MessageId>>;
+/// Where the transforming group stands.
+type Stands = BTreeMap<Place, u64>;
 
 /// Waits for rest and judges what is left.
 pub async fn settle(world: &Arc<World>) {
     let until = Instant::now() + REST_WITHIN;
     let mut found;
+    let mut stands;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let open = world.host.process().map(|process| process.broker.store().open_messages());
         let mut why = match open {
             None => "no broker serves".to_owned(),
             Some(0) => String::new(),
-            Some(open) => format!("{open} messages are still open"),
+            Some(open) => {
+                let in_doubt = world.host.process().map(|process| process.broker.store().in_doubt());
+                format!("{open} messages are still open, transactions in doubt: {in_doubt:?}")
+            }
         };
         found = Found::new();
+        stands = Stands::new();
         if why.is_empty() {
             match audit(world).await {
-                Some(everything) => {
+                Some((everything, group)) => {
                     found = everything;
+                    stands = group;
                     why = not_given(world, &found).unwrap_or_default();
                 }
                 None => "the last look got no answer".clone_into(&mut why),
@@ -64,7 +73,7 @@ pub async fn settle(world: &Arc<World>) {
         }
     }
     note!(world.trace, "settle: at rest");
-    judge(world, &found);
+    judge(world, &found, &stands);
 }
 
 /// A group that was not given everything yet.
@@ -86,11 +95,11 @@ fn not_given(world: &World, found: &Found) -> Option<String> {
 }
 
 /// Reads all queues; `None` if the broker did not answer.
-async fn audit(world: &Arc<World>) -> Option<Found> {
+async fn audit(world: &Arc<World>) -> Option<(Found, Stands)> {
     let mut dice = world.dice.of("audit");
     let (connection, _) = Connection::open(world, &mut dice).await;
     let mut places: Vec<Place> = Vec::new();
-    for topic in TOPICS {
+    for topic in ALL_TOPICS {
         places.extend((0..QUEUES).map(|queue| (topic.to_owned(), queue)));
     }
     for number in 0..world.plan.consumers {
@@ -103,7 +112,8 @@ async fn audit(world: &Arc<World>) -> Option<Found> {
         let queue = read(world, &connection, &place).await?;
         found.insert(place, queue);
     }
-    Some(found)
+    let stands = transform::stands(&connection).await?;
+    Some((found, stands))
 }
 
 async fn read(
@@ -155,7 +165,7 @@ fn number(reply: &RemotingCommand, field: &str) -> Option<u64> {
 }
 
 /// Everything that was told against everything that is there.
-fn judge(world: &World, found: &Found) {
+fn judge(world: &World, found: &Found, stands: &Stands) {
     let mut history = world.history();
     let history = &mut *history;
     let memory = world.plan.memory;
@@ -209,6 +219,9 @@ fn judge(world: &World, found: &Found) {
         if count < safe || count > asked.asked {
             wrong.push(format!("{key:?} was sent back {asked:?} and is there {count} times"));
         }
+    }
+    if world.plan.transformers > 0 {
+        wrong.extend(transform::judge(history, &counts, found, stands));
     }
     // what was seen once at acknowledgement `durable` stays for good
     if !memory {

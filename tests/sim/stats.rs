@@ -37,6 +37,8 @@ pub struct Stats {
     pub asked: u64,
     /// Messages sent back.
     pub sent_back: u64,
+    /// Messages made of other ones.
+    pub transformed: u64,
     /// Faults that were ordered, by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// How brokers ended: of itself or by order, and what the disk lost.
@@ -74,6 +76,7 @@ impl Stats {
             ends_repeated,
             asked,
             sent_back,
+            transformed,
             faults,
             ends_of_broker,
         } = other;
@@ -92,6 +95,7 @@ impl Stats {
             (&mut self.ends_repeated, ends_repeated),
             (&mut self.asked, asked),
             (&mut self.sent_back, sent_back),
+            (&mut self.transformed, transformed),
         ] {
             *mine += theirs;
         }
@@ -116,8 +120,9 @@ impl Stats {
             self.sent, self.acknowledged, self.refused, self.unanswered, self.deliveries, self.sent_back
         );
         println!(
-            "sim: {} transactions, {} decisions told, {} ENDs ({} repeated), {} check-backs",
-            self.transactions, self.decisions, self.ends, self.ends_repeated, self.asked
+            "sim: {} transactions, {} decisions told, {} ENDs ({} repeated), {} check-backs, {} messages made of \
+             others",
+            self.transactions, self.decisions, self.ends, self.ends_repeated, self.asked, self.transformed
         );
         println!("sim: faults ordered: {:?}", self.faults);
         println!("sim: brokers ended: {:?}", self.ends_of_broker);
@@ -138,6 +143,7 @@ impl Stats {
             (self.ends_repeated, "repeated END"),
             (self.asked, "check-back"),
             (self.sent_back, "message sent back"),
+            (self.transformed, "message made of another one"),
         ] {
             if count == 0 {
                 missing.push(format!("no {what}"));

@@ -16,10 +16,12 @@ use crate::net::Net;
 use crate::plan::Plan;
 use crate::stats::Stats;
 use crate::trace::{Trace, Traced, note};
-use crate::{consumer, nemesis, producer, settle};
+use crate::{consumer, nemesis, producer, settle, transform};
 
 /// The topics that producers send to.
-pub const TOPICS: [&str; 2] = ["orders", "bills"];
+pub const TOPICS: [&str; 2] = [transform::FROM, "bills"];
+/// All topics that consumers read.
+pub const ALL_TOPICS: [&str; 3] = [transform::FROM, "bills", transform::TO];
 
 /// All of one run.
 pub struct World {
@@ -33,6 +35,8 @@ pub struct World {
     pub net: Arc<Net>,
     /// The broker's machine.
     pub host: Host,
+    /// Its disk says that it has synced the log, and has not: a broker that nobody can hold to its word.
+    pub disk_lies: bool,
     history: Mutex<History>,
     offsets: Mutex<Offsets>,
     begun: Instant,
@@ -54,19 +58,19 @@ pub struct Outcome {
     pub plan: Plan,
 }
 
-/// Runs a seed to its end.
-pub fn run(seed: u64) -> Outcome {
+/// Runs a seed to its end; with a disk that lies, to see that this is found out.
+pub fn run(seed: u64, disk_lies: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without sockets can be made");
-    let outcome = runtime.block_on(play(seed));
+    let outcome = runtime.block_on(play(seed, disk_lies));
     runtime.shutdown_background();
     outcome
 }
 
-async fn play(seed: u64) -> Outcome {
+async fn play(seed: u64, disk_lies: bool) -> Outcome {
     let dice = Dice::new(seed);
     let plan = Plan::new(&mut dice.of("plan"));
     let trace = Arc::new(Trace::new());
@@ -76,6 +80,7 @@ async fn play(seed: u64) -> Outcome {
     let world = Arc::new(World {
         net: Arc::clone(&net),
         host,
+        disk_lies,
         history: Mutex::default(),
         offsets: Mutex::default(),
         begun: Instant::now(),
@@ -94,6 +99,9 @@ async fn play(seed: u64) -> Outcome {
     }
     for number in 0..world.plan.consumers {
         world.spawn(consumer::run(Arc::clone(&world), number));
+    }
+    for number in 0..world.plan.transformers {
+        world.spawn(transform::run(Arc::clone(&world), number));
     }
     let chaos = world.spawn(nemesis::run(Arc::clone(&world)));
     let until = world.begun + world.plan.chaos;
