@@ -1,5 +1,8 @@
 //! What happened to one transaction, read back from the log: each record about it names the one before, so the newest
 //! leads to all others. Nothing is kept in memory for it but one position per open transaction.
+//!
+//! What has no record is not in it: asks that did not count, and asks about an IN_DOUBT transaction when a producer of its
+//! group connects. A record for each would let clients that come and go fill the disk.
 
 use std::net::SocketAddr;
 
