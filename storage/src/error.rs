@@ -126,6 +126,13 @@ impl StorageError {
         move |source| Self::Io { path: path.to_path_buf(), op, source }
     }
 
+    /// Whether an operation failed for lack of room on the disk.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// A damaged place.
     pub fn corrupt(file: &Path, offset: u64, reason: impl fmt::Display) -> Self {
         Self::Corrupt { file: file.to_path_buf(), offset, reason: reason.to_string() }

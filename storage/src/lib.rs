@@ -18,6 +18,7 @@ pub mod verify;
 mod base;
 mod concurrency;
 mod half;
+mod reserve;
 mod store;
 
 pub use batch::{Batch, CountedAsk, EncodeError, Encoder, LeaseRequest, Operation, Visibility};
@@ -26,7 +27,7 @@ pub use error::StorageError;
 pub use format::key_hash;
 pub use format::queue_entry::QueueEntry;
 pub use format::record::{AskAnswer, Outcome, ParkReason, Source};
-pub use options::{AckLevel, CheckPolicy, StoreOptions};
+pub use options::{AckLevel, AtMaxBytes, CheckPolicy, StoreOptions};
 pub use results::{Decision, LeftDoubt, OperationResult, Refusal};
 pub use state::dedup::{DedupRule, FirstSend, FirstSends, Part, SendFacts, SendGuard, SendKey, SenderId};
 pub use state::groups::GroupConfig;
@@ -36,7 +37,7 @@ pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue,
 pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
 pub use store::{
     Background, Census, Counts, DamageCounts, Event, FirstAnswer, Happened, NoObserver, OffsetLeased,
-    OpenDetails, OpenFilter, OpenOfGroup, OpenReport, PositionRead, SOURCES, SYNC_BUCKETS_US, Scrub,
-    ScrubStep, Standing, Store, StoreObserver, Stored, StoredMessage, SyncTimesSeen, TIMELINE_EVENTS_MAX,
-    Timeline, TransactionRecord, source_index,
+    OpenDetails, OpenFilter, OpenOfGroup, OpenReport, PositionRead, RetentionFigures, SOURCES,
+    SYNC_BUCKETS_US, Scrub, ScrubStep, Standing, Store, StoreObserver, Stored, StoredMessage, SyncTimesSeen,
+    TIMELINE_EVENTS_MAX, Timeline, TransactionRecord, source_index,
 };

@@ -22,6 +22,11 @@ pub struct StoreOptions {
     pub frame_bytes_max: u32,
     /// How long a visible message is kept, in milliseconds since it became visible.
     pub retention_ms: u64,
+    /// Most bytes of the data folder: segments, prepared segments and derived files; `u64::MAX` for no bound but the
+    /// disk's. At least [`StoreOptions::MAX_BYTES_SEGMENTS`] segments, or there is no room to work in.
+    pub max_bytes: u64,
+    /// What gives way when that is reached.
+    pub at_max_bytes: AtMaxBytes,
     /// The newest bytes of the log that are read through the memory map; older ones are read with `pread`.
     pub hot_bytes: u64,
     /// Most half and delayed messages that may be open at once; beyond, new ones are refused.
@@ -56,7 +61,27 @@ pub struct StoreOptions {
     pub nonce: Option<[u8; 16]>,
 }
 
+/// What gives way when [`StoreOptions::max_bytes`] is reached and nothing is older than the retention.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AtMaxBytes {
+    /// New messages: they are refused, to be sent again later.
+    #[default]
+    Reject,
+    /// The oldest visible messages, read or not; undecided and delayed ones never.
+    DeleteOldest,
+}
+
 impl StoreOptions {
+    /// Segments that [`StoreOptions::max_bytes`] has room for at least: the one that is written, two prepared ones,
+    /// and some to go through.
+    pub const MAX_BYTES_SEGMENTS: u64 = 8;
+
+    /// Most bytes that open messages may take, so that going through them to the log's end always ends.
+    #[must_use]
+    pub fn open_bytes_max(&self) -> u64 {
+        if self.max_bytes == u64::MAX { u64::MAX } else { self.max_bytes / 2 }
+    }
+
     /// The defaults of the program for a data folder.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
@@ -66,6 +91,8 @@ impl StoreOptions {
             segment_bytes: 128 << 20,
             frame_bytes_max: 8 << 20,
             retention_ms: 72 * 3_600_000,
+            max_bytes: u64::MAX,
+            at_max_bytes: AtMaxBytes::default(),
             hot_bytes: 1 << 30,
             open_messages_max: 1_000_000,
             transaction_messages_max: TRANSACTION_MESSAGES_MAX,

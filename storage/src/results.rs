@@ -135,6 +135,18 @@ pub enum Refusal {
         "no room for new messages at this moment; try again, and if it stays so free disk space or shorten store.retention"
     )]
     NoRoom,
+    /// Half and delayed messages take half of `store.max_bytes`.
+    #[error(
+        "open half and delayed messages take half of store.max_bytes; decide some, or wait until some are due, and \
+         try again"
+    )]
+    TooManyOpenBytes,
+    /// The data folder takes all of `store.max_bytes`. Decisions go on.
+    #[error(
+        "store.max_bytes is reached: no room for new messages until retention has made some; try again later, raise \
+         store.max_bytes or shorten store.retention"
+    )]
+    AtMaxBytes,
     /// The topic was deleted meanwhile.
     #[error("the topic was deleted")]
     TopicGone,

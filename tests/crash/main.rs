@@ -21,5 +21,6 @@ mod disk_full;
 mod kill;
 mod pause;
 mod power_cut;
+mod retention;
 mod rounds;
 mod stop;

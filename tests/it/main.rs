@@ -7,6 +7,7 @@ mod decisions;
 mod dedup;
 mod delay;
 mod delivery;
+mod disk_budget;
 mod doubt_lines;
 mod golden;
 mod in_process;

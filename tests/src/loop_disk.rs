@@ -44,9 +44,17 @@ impl LoopDisk {
     /// # Errors
     /// What the failing program said.
     pub fn create(folder: &Path) -> Result<Self, String> {
+        Self::create_of(folder, DISK_BYTES)
+    }
+
+    /// As [`LoopDisk::create`], of this size.
+    ///
+    /// # Errors
+    /// What the failing program said.
+    pub fn create_of(folder: &Path, bytes: u64) -> Result<Self, String> {
         let image = folder.join("disk-0.img");
         let file = fs::File::create(&image).map_err(|error| error.to_string())?;
-        file.set_len(DISK_BYTES).map_err(|error| error.to_string())?;
+        file.set_len(bytes).map_err(|error| error.to_string())?;
         run("mkfs.ext4", &["-q", "-F", "-m", "0", &shown(&image)])?;
         let mut disk = Self { folder: folder.to_owned(), image, cuts: 0, mounted: false };
         disk.mount()?;

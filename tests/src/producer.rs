@@ -173,6 +173,14 @@ impl Producer {
         }
     }
 
+    /// Sends a message and takes whatever is answered: the answer's code, and why.
+    pub fn try_send(&mut self, topic: &str, queue: u32, body: &[u8]) -> (i32, String) {
+        let request = self.send_request(topic, queue, 0, &unique_key(), body, &[]);
+        self.wire.send(&request);
+        let reply = self.wire.answer(request.opaque);
+        (reply.code, reply.remark.unwrap_or_default())
+    }
+
     fn send_request(
         &mut self,
         topic: &str,

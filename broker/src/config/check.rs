@@ -12,6 +12,13 @@ const LOG_FRAME_BYTES_MAX: u64 = 8 << 20;
 /// A segment holds at least this many of the largest frame.
 const FRAMES_PER_SEGMENT_MIN: u64 = 4;
 
+/// Segments that a bounded data folder has room for at least: the one that is written, two prepared ones, and some to
+/// carry open messages through.
+const SEGMENTS_AT_LEAST: u64 = 8;
+
+/// Room for consume queue pages and state in a bounded data folder.
+const DERIVED_BYTES_AT_LEAST: u64 = 32 << 20;
+
 /// What a message can need beyond its body: properties, topic, fixed fields, record and frame headers.
 const MESSAGE_OVERHEAD_BYTES_MAX: u64 = 64 << 10;
 
@@ -36,6 +43,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
             config.store.retention.show()
         ));
     }
+    max_bytes_leave_room(config)?;
     if config.transaction.max_age <= config.transaction.timeout {
         return Err(format!(
             "transaction.max_age ({}) is not above transaction.timeout ({}): every transaction would be parked unasked",
@@ -83,6 +91,25 @@ fn wire_bounds_hold(config: &Config) -> Result<(), String> {
         if set > max {
             return Err(format!("{key} is {set}, but the protocol ends at {max}: set it to that or less"));
         }
+    }
+    Ok(())
+}
+
+/// A bounded data folder must have room to work in when the history of decisions has grown to its own bound.
+fn max_bytes_leave_room(config: &Config) -> Result<(), String> {
+    let bound = config.store.max_bytes.as_u64();
+    let segments = config.store.segment_size.as_u64().saturating_mul(SEGMENTS_AT_LEAST);
+    let history = config.history.max_bytes.as_u64();
+    let needed = segments.saturating_add(history).saturating_add(DERIVED_BYTES_AT_LEAST);
+    if bound > 0 && bound < needed {
+        return Err(format!(
+            "store.max_bytes ({}) is too small: eight segments (store.segment_size {}), the history of decisions \
+             (history.max_bytes {}) and 32MiB for queues and state need {}; raise it, or lower those",
+            config.store.max_bytes.show(),
+            config.store.segment_size.show(),
+            config.history.max_bytes.show(),
+            ByteSize(needed).show()
+        ));
     }
     Ok(())
 }
@@ -211,6 +238,15 @@ mod tests {
     #[test]
     fn a_bound_of_zero_is_refused_by_name() {
         assert_eq!(refusal(&["limits.connections=0"]), "limits.connections is 0: set it to at least 1");
+    }
+
+    #[test]
+    fn a_data_folder_too_small_to_work_in_is_refused_with_a_size_that_works() {
+        let text = refusal(&["store.max_bytes=1GiB"]);
+        assert!(text.contains("need 2080MiB"), "{text}");
+        let mut config = Config::default();
+        config.set("store.max_bytes=2080MiB").unwrap();
+        check(&config).unwrap();
     }
 
     #[test]

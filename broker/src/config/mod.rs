@@ -16,4 +16,4 @@ mod value;
 pub use load::{ConfigError, Origin};
 pub use print::commented_toml;
 pub use sections::{Broker, Config, Limits, Metrics, Server, Store, Topic, Transaction};
-pub use value::Ack;
+pub use value::{Ack, AtMax};

@@ -8,7 +8,7 @@ use mezzo_protocol::check_policy::Exhausted;
 
 use super::{
     key::Key,
-    value::{Ack, Value},
+    value::{Ack, AtMax, Value},
 };
 
 /// Declares the sections, their defaults and the table of keys.
@@ -102,6 +102,12 @@ sections! {
         segment_size: ByteSize = ByteSize::mib(128);
         /// How long a message is kept after it became visible.
         retention: Duration = secs(72 * 3600);
+        /// Bytes that the data folder may take: log, prepared segments, queues, history and state. 0: no bound but the disk.
+        /// Open half and delayed messages may take half of it; the history of decisions takes up to history.max_bytes.
+        max_bytes: ByteSize = ByteSize(0);
+        /// What gives way when that is reached and nothing is older than the retention. "reject": new messages, until there
+        /// is room. "delete-oldest": the oldest visible messages, read or not; what was not read is counted and logged.
+        at_max_bytes: AtMax = AtMax::Reject;
         /// The newest part of the log that is read through memory; older messages are read from the disk on another thread.
         hot_size: ByteSize = ByteSize::gib(1);
         /// A checkpoint is written after this many bytes of log; more means fewer writes and a longer start.

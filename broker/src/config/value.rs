@@ -14,6 +14,15 @@ pub enum Ack {
     Memory,
 }
 
+/// What gives way when the data folder has reached its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtMax {
+    /// New messages: refused, to be sent again later.
+    Reject,
+    /// The oldest visible messages, read or not.
+    DeleteOldest,
+}
+
 /// A kind of value: how to read it from text, and how to write it so that it reads back the same.
 pub(super) trait Value: Sized {
     /// What may stand there, for messages and for the printed defaults.
@@ -71,6 +80,25 @@ impl Value for Ack {
         match self {
             Self::Durable => "durable".to_owned(),
             Self::Memory => "memory".to_owned(),
+        }
+    }
+}
+
+impl Value for AtMax {
+    const EXPECTED: &'static str = "\"reject\" or \"delete-oldest\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "reject" => Some(Self::Reject),
+            "delete-oldest" => Some(Self::DeleteOldest),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Reject => "reject".to_owned(),
+            Self::DeleteOldest => "delete-oldest".to_owned(),
         }
     }
 }

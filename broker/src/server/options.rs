@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use mezzo_storage::{AckLevel, CheckPolicy, StoreOptions};
+use mezzo_storage::{AckLevel, AtMaxBytes, CheckPolicy, StoreOptions};
 
-use crate::config::{Ack, Config, check};
+use crate::config::{Ack, AtMax, Config, check};
 
 /// What the store is opened with.
 pub(super) fn store_options(config: &Config) -> StoreOptions {
@@ -16,6 +16,14 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
     options.segment_bytes = config.store.segment_size.as_u64();
     options.frame_bytes_max = u32::try_from(check::log_frame_bytes_max(config)).unwrap_or(u32::MAX);
     options.retention_ms = ms(config.store.retention);
+    options.max_bytes = match config.store.max_bytes.as_u64() {
+        0 => u64::MAX,
+        bytes => bytes,
+    };
+    options.at_max_bytes = match config.store.at_max_bytes {
+        AtMax::Reject => AtMaxBytes::Reject,
+        AtMax::DeleteOldest => AtMaxBytes::DeleteOldest,
+    };
     options.hot_bytes = config.store.hot_size.as_u64();
     options.open_messages_max = config.limits.open_messages;
     options.checkpoint_bytes = config.store.checkpoint_size.as_u64();

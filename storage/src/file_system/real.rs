@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -162,14 +162,31 @@ impl File for RealFile {
         // SAFETY: the map is read-only and private to this process's readers. The file is written by this process
         // alone (it holds the folder's lock), only by pwrite, and only at positions that no reader has been told of
         // yet; bytes that are handed out never change. It is never cut while mapped: cuts happen in recovery,
-        // before any map exists. Deleting the file keeps the map's pages alive.
+        // before any map exists, and to deleted segments, when neither a map nor a slice of one is left.
+        // Deleting the file keeps the map's pages alive.
         let map = unsafe { memmap2::MmapOptions::new().map(&self.file)? };
-        Ok(Mapping::new(Arc::new(RealMapping { bytes: Bytes::from_owner(map) })))
+        let life = Arc::new(());
+        let ends = Arc::downgrade(&life);
+        let bytes = Bytes::from_owner(Mapped { map, _life: life });
+        Ok(Mapping::new(Arc::new(RealMapping { bytes, ends })))
     }
 }
 
 struct RealMapping {
     bytes: Bytes,
+    ends: Weak<()>,
+}
+
+/// Unmapped when the last slice is gone.
+struct Mapped {
+    map: memmap2::Mmap,
+    _life: Arc<()>,
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
 }
 
 impl MappedBytes for RealMapping {
@@ -177,6 +194,10 @@ impl MappedBytes for RealMapping {
         let start = usize::try_from(offset).ok()?;
         let end = start.checked_add(len)?;
         (end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
+    }
+
+    fn life(&self) -> Weak<()> {
+        Weak::clone(&self.ends)
     }
 }
 
@@ -197,6 +218,11 @@ mod tests {
         assert!(map.slice(u64::MAX, 3).is_none());
         file.start_writeback(0, 8192).unwrap();
         file.sync_data().unwrap();
+        let (life, slice) = (map.life(), map.slice(5000, 4).unwrap());
+        drop(map);
+        assert_eq!((life.strong_count(), &slice[..]), (1, &b"half"[..]), "a slice keeps the map");
+        drop(slice);
+        assert_eq!(life.strong_count(), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -99,6 +99,9 @@ pub trait LockGuard: Send + Sync {}
 pub trait MappedBytes: Send + Sync {
     /// The bytes of the range, if it lies inside the mapping.
     fn slice(&self, offset: u64, len: usize) -> Option<Bytes>;
+
+    /// What lives as long as the map or a slice of it does: before that ends, the file must not be cut.
+    fn life(&self) -> Weak<()>;
 }
 
 /// A file mapped for reading; clones share it.
@@ -112,6 +115,12 @@ impl Mapping {
     #[must_use]
     pub fn new(source: Arc<dyn MappedBytes>) -> Self {
         Self { source }
+    }
+
+    /// What lives as long as the map or a slice of it does: before that ends, the file must not be cut.
+    #[must_use]
+    pub fn life(&self) -> Weak<()> {
+        self.source.life()
     }
 
     /// The bytes of the range, if it lies inside the mapping; nothing is copied on a real disk.

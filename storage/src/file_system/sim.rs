@@ -12,7 +12,7 @@ mod prng;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 
@@ -64,12 +64,6 @@ impl SimulatedDisk {
     #[must_use]
     pub fn has_died(&self) -> bool {
         self.disk().faults.died
-    }
-
-    /// Bytes of all files that have a name.
-    #[must_use]
-    pub fn used_space(&self) -> u64 {
-        self.disk().used_space()
     }
 
     /// Takes back what was ordered to fail and has not yet: failing syncs, writes and reads, a torn write, a death.
@@ -125,6 +119,12 @@ impl SimulatedDisk {
     /// Limits the disk to so many bytes of files, those that are there included. `None`: no limit.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.disk().faults.space = bytes;
+    }
+
+    /// Bytes of all files that have a name.
+    #[must_use]
+    pub fn used_space(&self) -> u64 {
+        self.disk().used_space()
     }
 
     /// Flips one bit (0 to 7) of a file's byte, in the page cache and on the platter.
@@ -285,6 +285,11 @@ impl MappedBytes for SimulatedMapping {
         let mut bytes = vec![0; len];
         locked(&self.disk).inode(self.inode).ok()?.read(&mut bytes, offset).ok()?;
         Some(bytes.into())
+    }
+
+    fn life(&self) -> Weak<()> {
+        // slices are copies
+        Weak::new()
     }
 }
 

@@ -67,6 +67,8 @@ pub struct LogOptions {
     pub zero_fill: bool,
     /// Prepared segments kept ahead, the reserve included; at least 2, or new messages could never roll.
     pub spare_segments: usize,
+    /// Most bytes of segments and of what [`super::Log::set_other_bytes`] adds; beyond, only the reserve is prepared.
+    pub max_bytes: u64,
 }
 
 impl Default for LogOptions {
@@ -76,6 +78,7 @@ impl Default for LogOptions {
             writeback_bytes: 8 * 1024 * 1024,
             zero_fill: true,
             spare_segments: 2,
+            max_bytes: u64::MAX,
         }
     }
 }

@@ -17,6 +17,7 @@
 //! - **The first failed write or sync ends it.** The log is fenced; only a new start, reading the disk, goes on.
 
 mod behind_hole;
+mod budget;
 mod chain;
 mod layout;
 mod locate;

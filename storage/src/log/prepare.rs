@@ -3,7 +3,6 @@
 //! A prepared segment has its final name, its length and its space on the disk, all durable, before it is offered. The
 //! zeros that make a write into it cheap follow piece by piece, also after it has come into use.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,7 +37,9 @@ impl Log {
         let _preparing = locked(&self.prepare_lock);
         self.check()?;
         self.cool();
-        if self.spare_segments() < self.options.spare_segments {
+        let spares = self.spare_segments();
+        // the reserve is made whatever the bound
+        if spares < self.options.spare_segments && (spares == 0 || !self.is_at_bound()) {
             return self.make_spare();
         }
         if !self.options.zero_fill {
@@ -84,13 +85,17 @@ impl Log {
             Ok(file) => file,
             Err(error) => {
                 discard_file(&*self.fs, &path);
-                if is_out_of_space(&error) {
+                if error.is_out_of_space() {
+                    self.disk_full.store(true, Ordering::Release);
                     return Ok(PrepareStep::NoSpace);
                 }
                 return Err(self.fence_by(error));
             }
         };
         let segment = Arc::new(Segment::open(&self.dir, base, file, self.layout.segment_bytes, 0));
+        self.disk_full.store(false, Ordering::Release);
+        // counted before it can be entered, so that messages never use a reserve that exceeds the bound
+        self.live_bytes.fetch_add(self.layout.segment_bytes, Ordering::AcqRel);
         let mut spares = locked(&self.spares);
         spares.ready.push_back(segment);
         spares.next_base = base + self.layout.segment_bytes;
@@ -133,10 +138,4 @@ pub(super) fn discard_file(fs: &dyn FileSystem, path: &Path) {
     if let Err(error) = fs.remove(path) {
         tracing::warn!(path = %path.display(), %error, "could not remove an unfinished segment");
     }
-}
-
-/// Whether an operation failed for lack of room on the disk.
-pub(super) fn is_out_of_space(error: &StorageError) -> bool {
-    let StorageError::Io { source, .. } = error else { return false };
-    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::behind_hole::is_zero;
 use super::chain::Folder;
 use super::layout::Layout;
-use super::prepare::{allocate_segment, discard_file, is_out_of_space};
+use super::prepare::{allocate_segment, discard_file};
 use super::recover::Opening;
 use super::replay::Replayed;
 use super::segment::{Segment, segment_name};
@@ -175,7 +175,7 @@ fn begin_segment(
 fn new_file(folder: &Folder, replayed: &Replayed, path: &Path) -> Result<Arc<dyn File>, StorageError> {
     let segment_bytes = folder.layout.segment_bytes;
     let full = match allocate_segment(&*folder.fs, path, segment_bytes) {
-        Err(error) if is_out_of_space(&error) => error,
+        Err(error) if error.is_out_of_space() => error,
         other => return other,
     };
     discard_file(&*folder.fs, path);
@@ -216,7 +216,8 @@ fn continue_in_place(
 }
 
 /// Step 4: keeps what is prepared and certainly unused, removes everything else that is not in the log, and sees to
-/// it that one prepared segment is there: without a reserve there is no serving.
+/// it that one prepared segment is there. On a full disk there may be none: new messages are refused then, and what is
+/// left of the segment that is written to is the reserve.
 ///
 /// A file can only be unused for certain after a stop in order: then it stands above the segment that goes on in
 /// place. After any other stop the new segment stands above every file.
@@ -246,9 +247,20 @@ fn settle_spares(
         let highest = folder.files.last().map_or(active.base, |found| found.base.max(active.base));
         let base = highest + segment_bytes;
         let path = folder.dir.join(segment_name(base));
-        let file = allocate_segment(&*folder.fs, &path, segment_bytes)
-            .inspect_err(|_| discard_file(&*folder.fs, &path))?;
-        spares.push_back(Arc::new(Segment::open(&folder.dir, base, file, segment_bytes, 0)));
+        match allocate_segment(&*folder.fs, &path, segment_bytes) {
+            Ok(file) => {
+                spares.push_back(Arc::new(Segment::open(&folder.dir, base, file, segment_bytes, 0)));
+            }
+            Err(error) => {
+                discard_file(&*folder.fs, &path);
+                if !error.is_out_of_space() {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    "the disk is full: new messages are refused until there is room for a segment"
+                );
+            }
+        }
     }
     folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
     Ok(spares)

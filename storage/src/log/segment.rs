@@ -1,7 +1,7 @@
 //! One segment file: its name, its handle, its map, and how far it is filled with zeros.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::concurrency::atomic::{AtomicU64, Ordering};
 use crate::concurrency::{Mutex, MutexGuard, RwLock};
@@ -97,10 +97,10 @@ impl Segment {
         Ok((file, true))
     }
 
-    /// Closes the handle and drops the map; both come back on demand.
-    pub(super) fn close(&self) {
+    /// Closes the handle and drops the map; both come back on demand. The answer as for [`Segment::unmap`].
+    pub(super) fn close(&self) -> Option<Weak<()>> {
         *locked(&self.handle) = None;
-        self.unmap();
+        self.unmap()
     }
 
     /// The map; made when first asked for.
@@ -114,9 +114,10 @@ impl Segment {
         Ok(map.get_or_insert(made).clone())
     }
 
-    /// Drops the map; slices that were handed out stay valid.
-    pub(super) fn unmap(&self) {
-        *self.map.write().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Drops the map; slices that were handed out stay valid, and the answer lives as long as they do.
+    pub(super) fn unmap(&self) -> Option<Weak<()>> {
+        let map = self.map.write().unwrap_or_else(PoisonError::into_inner).take();
+        map.map(|map| map.life())
     }
 
     /// Offset up to which nothing is left to fill.

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::layout::{Layout, LogOptions};
+use super::retain::Deleted;
 use super::segment::{Segment, locked};
-use crate::concurrency::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::concurrency::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::concurrency::{Mutex, RwLock};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem};
@@ -42,6 +43,16 @@ pub struct Log {
     pub(super) cooled_to: AtomicU64,
     pub(super) sync_lock: Mutex<()>,
     pub(super) prepare_lock: Mutex<()>,
+    /// Bytes of the files of segments and prepared segments.
+    pub(super) live_bytes: AtomicU64,
+    /// Bytes of the files in `deleted`.
+    pub(super) deleted_bytes: AtomicU64,
+    /// Bytes of other files that count against the bound.
+    pub(super) other_bytes: AtomicU64,
+    /// The disk had no room for another segment.
+    pub(super) disk_full: AtomicBool,
+    /// Oldest first. Taken alone.
+    pub(super) deleted: Mutex<VecDeque<Deleted>>,
     cold: Mutex<VecDeque<Arc<Segment>>>,
     fence: OnceLock<String>,
     /// What of the log is lost, with a person's consent.
@@ -71,6 +82,8 @@ pub(super) struct Parts {
 
 impl Log {
     pub(super) fn new(parts: Parts) -> Self {
+        let files = parts.segments.iter().chain(&parts.spares);
+        let live_bytes = files.map(|segment| segment.file_len()).sum();
         let cooled_to = parts.segments.front().map_or(0, |segment| segment.base);
         Self {
             fs: parts.fs,
@@ -87,6 +100,11 @@ impl Log {
             cooled_to: AtomicU64::new(cooled_to),
             sync_lock: Mutex::new(()),
             prepare_lock: Mutex::new(()),
+            live_bytes: AtomicU64::new(live_bytes),
+            deleted_bytes: AtomicU64::new(0),
+            other_bytes: AtomicU64::new(0),
+            disk_full: AtomicBool::new(false),
+            deleted: Mutex::new(VecDeque::new()),
             cold: Mutex::new(VecDeque::new()),
             fence: OnceLock::new(),
             losses: parts.losses,
@@ -211,6 +229,13 @@ impl Log {
                 cold.push_back(oldest);
             }
         }
+    }
+}
+
+impl Log {
+    /// The segment is in the log no more: its handle is not kept open for others.
+    pub(super) fn forget_open(&self, segment: &Arc<Segment>) {
+        locked(&self.cold).retain(|open| !Arc::ptr_eq(open, segment));
     }
 }
 

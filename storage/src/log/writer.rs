@@ -191,6 +191,12 @@ impl Writer {
         self.end
     }
 
+    /// Bytes left in the segment that is being written.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        (self.segment.base + self.log.layout.segment_bytes).saturating_sub(self.end)
+    }
+
     /// Index of the last frame.
     #[must_use]
     pub fn index(&self) -> u64 {

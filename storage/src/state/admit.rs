@@ -38,6 +38,8 @@ const TICK_MESSAGES: usize = 4096;
 pub(crate) struct Bounds {
     /// Half and delayed messages of all.
     pub(crate) open_messages: usize,
+    /// Bytes that carrying all of them would write.
+    pub(crate) open_bytes: u64,
     /// Messages of one transaction.
     pub(crate) transaction_messages: u16,
     /// Bytes of their records.
@@ -123,6 +125,14 @@ pub(crate) fn bytes_max(operation: &Operation) -> usize {
 }
 
 impl Ledger {
+    /// Why no further half or delayed message may be opened.
+    fn too_many_open(&self, bounds: Bounds) -> Option<Refusal> {
+        if self.open_messages() >= bounds.open_messages {
+            return Some(Refusal::TooManyOpen);
+        }
+        (self.segments.open_bytes() >= bounds.open_bytes).then_some(Refusal::TooManyOpenBytes)
+    }
+
     /// Admits one operation. `arena` holds the encoded messages of its batch.
     pub(crate) fn admit(
         &mut self,
@@ -217,8 +227,8 @@ impl Ledger {
             return self.prepare_one_of_many(message, half, one, payload, bounds, sink);
         }
         let visible_at_once = matches!(message.visibility, Visibility::Now);
-        if !visible_at_once && self.open_messages() >= bounds.open_messages {
-            return OperationResult::Refused(Refusal::TooManyOpen);
+        if !visible_at_once && let Some(refusal) = self.too_many_open(bounds) {
+            return OperationResult::Refused(refusal);
         }
         let payload = arena.get(message.payload.clone()).unwrap_or_default();
         let mut due_ms = 0;

@@ -2,10 +2,11 @@
 //! (due, position) order, so their order does not depend on when the leader came round to it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use foldhash::fast::RandomState;
 
-/// A delayed message, kept under (due_ms, position).
+/// A delayed message, kept under (due_ms, position of its first record): it stays in its place when it is carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DueRow {
     pub(crate) location: u64,
@@ -66,10 +67,6 @@ impl DueMessages {
         self.rows.len()
     }
 
-    pub(crate) fn contains(&self, due_ms: u64, position: u64) -> bool {
-        self.rows.contains_key(&(due_ms, position))
-    }
-
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
         self.rows.first_key_value().map(|((due, _), _)| *due)
     }
@@ -107,11 +104,19 @@ impl DueMessages {
         taken
     }
 
-    /// Takes out one message.
-    pub(crate) fn take_one(&mut self, due_ms: u64, position: u64) -> Option<DueRow> {
-        let row = self.rows.remove(&(due_ms, position))?;
-        self.removed(due_ms);
-        Some(row)
+    /// The message kept under (due_ms, position).
+    pub(crate) fn get(&self, due_ms: u64, position: u64) -> Option<&DueRow> {
+        self.rows.get(&(due_ms, position))
+    }
+
+    pub(crate) fn get_mut(&mut self, due_ms: u64, position: u64) -> Option<&mut DueRow> {
+        self.rows.get_mut(&(due_ms, position))
+    }
+
+    /// Messages behind the one with this key, in order, for those who look at all in several steps.
+    pub(crate) fn rows_behind(&self, key: Option<(u64, u64)>) -> impl Iterator<Item = (u64, u64, &DueRow)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.rows.range((from, Bound::Unbounded)).map(|((due, position), row)| (*due, *position, row))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64, &DueRow)> {

@@ -150,7 +150,13 @@ impl Ledger {
             }
             RecordKind::Parked => self.parked(at, Parked::decode(flags, payload).map_err(bad)?.origin),
             RecordKind::Resumed => self.resumed(at, Resumed::decode(flags, payload).map_err(bad)?.origin),
-            RecordKind::Carried => self.carried(at, &Carried::decode(flags, payload).map_err(bad)?),
+            RecordKind::Carried => {
+                let carried = Carried::decode(flags, payload).map_err(bad)?;
+                if !self.carried(at, &carried) && !self.lost.may_miss(at.position) {
+                    let reason = format!("carries a message that is not open at {}", carried.old_location);
+                    return Err(corrupt_log(at.position, reason));
+                }
+            }
             RecordKind::Offsets => {
                 let record = OffsetsRecord::decode(flags, payload).map_err(bad)?;
                 let invalid = |e| corrupt_log(at.position, e);
@@ -267,7 +273,7 @@ impl Ledger {
 
     /// A half message opens a transaction.
     pub(crate) fn prepared(&mut self, at: At, facts: Facts<'_>, half: &HalfFacts, delay_ms: Option<u64>) {
-        self.segments.opened(at.position);
+        self.segments.opened(at.position, at.size);
         facts.queue.open_added();
         if let Some(delay_ms) = delay_ms {
             self.delays.insert(at.position, delay_ms);
@@ -323,7 +329,7 @@ impl Ledger {
         };
         let joined = self.many.join(origin, member);
         if joined {
-            self.segments.opened(at.position);
+            self.segments.opened(at.position, at.size);
             facts.queue.open_added();
         }
         joined
@@ -331,7 +337,7 @@ impl Ledger {
 
     /// A delayed message waits for its tick.
     pub(crate) fn delayed(&mut self, at: At, facts: Facts<'_>, due_ms: u64) {
-        self.segments.opened(at.position);
+        self.segments.opened(at.position, at.size);
         facts.queue.open_added();
         let row = DueRow {
             location: at.position,
@@ -359,7 +365,7 @@ impl Ledger {
         let delay_ms = if row.delayed { self.delays.remove(&origin) } else { None };
         let first =
             DueRow { location: row.location, size: row.size, queue: row.queue, tag_hash: row.tag_hash };
-        let first_queue_offset = self.settle(at, outcome, first, delay_ms, publisher);
+        let first_queue_offset = self.settle(at, outcome, (origin, first), delay_ms, publisher);
         let mut queue_offsets = Vec::new();
         for member in many.iter().flat_map(|many| &many.further) {
             let message = DueRow {
@@ -368,7 +374,7 @@ impl Ledger {
                 queue: member.queue,
                 tag_hash: member.tag_hash,
             };
-            let offset = self.settle(at, outcome, message, member.delay_ms, publisher);
+            let offset = self.settle(at, outcome, (member.position, message), member.delay_ms, publisher);
             if outcome == Outcome::Committed {
                 if queue_offsets.is_empty() {
                     queue_offsets.push(first_queue_offset.map(QueueOffset));
@@ -397,32 +403,33 @@ impl Ledger {
         Some(Decision { queue_offsets: queue_offsets.into_boxed_slice(), ..decision_of(&row) })
     }
 
-    /// What a decision does to one message. Its queue offset, if it is visible from here on.
+    /// What a decision does to one message, first written at `position`. Its queue offset, if it is visible from here
+    /// on.
     fn settle(
         &mut self,
         at: At,
         outcome: Outcome,
-        message: DueRow,
+        (position, message): (u64, DueRow),
         delay_ms: Option<u64>,
         publisher: &mut dyn Publisher,
     ) -> Option<u64> {
         let queue = self.registry.get(message.queue).cloned()?;
         if outcome == Outcome::RolledBack {
-            self.close(message.location, &queue);
+            self.close(&message, &queue);
             return None;
         }
         if let Some(delay_ms) = delay_ms {
             // stays open until its tick
-            self.due.insert(at.time_ms.saturating_add(delay_ms), message.location, message);
+            self.due.insert(at.time_ms.saturating_add(delay_ms), position, message);
             return None;
         }
-        self.close(message.location, &queue);
+        self.close(&message, &queue);
         let DueRow { location, size, tag_hash, .. } = message;
         Some(self.visible(at, location, size, &queue, tag_hash, publisher))
     }
 
-    fn close(&mut self, location: u64, queue: &Queue) {
-        self.segments.closed(location);
+    fn close(&mut self, message: &DueRow, queue: &Queue) {
+        self.segments.closed(message.location, message.size);
         queue.open_removed();
     }
 
@@ -432,7 +439,7 @@ impl Ledger {
         let count = due.len();
         for row in due {
             if let Some(queue) = self.registry.get(row.queue).cloned() {
-                self.close(row.location, &queue);
+                self.close(&row, &queue);
                 self.visible(at, row.location, row.size, &queue, row.tag_hash, publisher);
             }
         }
@@ -466,38 +473,36 @@ impl Ledger {
         self.open.reschedule(origin, at.time_ms);
     }
 
-    fn carried(&mut self, at: At, carried: &Carried<'_>) {
-        let origin = carried.transaction_origin;
-        let due_ms = match carried.timing {
-            CarriedTiming::Due { due_ms } => due_ms,
-            _ => 0,
-        };
-        let row = self.open.get(origin).filter(|r| r.location == carried.old_location);
-        let queue = match row {
-            Some(row) => {
-                let queue = row.queue;
-                self.open.update(origin, |row| {
-                    row.location = at.position;
-                    row.size = at.size;
-                });
-                Some(queue)
-            }
-            None => match self.many.member_at(origin, carried.old_location) {
-                Some(member) => {
-                    (member.location, member.size) = (at.position, at.size);
-                    Some(member.queue)
-                }
-                None => self.due.take_one(due_ms, carried.old_location).map(|row| {
-                    let moved = DueRow { location: at.position, size: at.size, ..row };
-                    self.due.insert(due_ms, at.position, moved);
-                    row.queue
-                }),
-            },
-        };
-        if queue.is_some() {
-            self.segments.closed(carried.old_location);
-            self.segments.opened(at.position);
+    /// Where an open message's bytes are and how many, as its row says; `None` if it is not open.
+    fn place_of(&mut self, carried: &Carried<'_>) -> Option<(&mut u64, &mut u32)> {
+        if let CarriedTiming::Due { due_ms } = carried.timing {
+            let row = self.due.get_mut(due_ms, carried.origin)?;
+            return Some((&mut row.location, &mut row.size));
         }
+        if carried.joined {
+            let member = self.many.member_at(carried.transaction_origin, carried.old_location)?;
+            return Some((&mut member.location, &mut member.size));
+        }
+        self.open.place_mut(carried.origin)
+    }
+
+    /// Whether the message that a `carried` record would move is open, and where the record says.
+    pub(crate) fn can_carry(&mut self, carried: &Carried<'_>) -> bool {
+        self.place_of(carried).is_some_and(|(location, _)| *location == carried.old_location)
+    }
+
+    /// An open message's bytes are from here on those of the record at `at`; everything else of it stays. False if
+    /// no such message is open.
+    pub(crate) fn carried(&mut self, at: At, carried: &Carried<'_>) -> bool {
+        let Some((location, size)) = self.place_of(carried) else { return false };
+        if *location != carried.old_location {
+            return false;
+        }
+        let old_size = std::mem::replace(size, at.size);
+        *location = at.position;
+        self.segments.closed(carried.old_location, old_size);
+        self.segments.opened(at.position, at.size);
+        true
     }
 
     pub(crate) fn put_topic(&mut self, position: u64, config: TopicConfig, publisher: &mut dyn Publisher) {

@@ -171,6 +171,8 @@ impl Store {
         let class = if all_essential { Class::Essential } else { Class::Message };
         let begun = if self.view.pages.is_crowded() && !all_essential {
             Err(StorageError::Busy { reason: "no room for pages of consume queues" })
+        } else if !all_essential && self.log.is_over_bound() {
+            Err(StorageError::Busy { reason: "store.max_bytes is reached" })
         } else {
             appender.writer.begin(now, bytes(false), class)
         };
@@ -180,7 +182,7 @@ impl Store {
                 match appender.writer.begin(now, bytes(true), Class::Essential) {
                     Ok(()) => {}
                     Err(StorageError::Busy { .. }) => {
-                        batch.results.extend(operations.iter().map(|_| no_room()));
+                        batch.results.extend(operations.iter().map(|_| self.no_room()));
                         return Ok(());
                     }
                     Err(e) => return Err(e),
@@ -188,7 +190,7 @@ impl Store {
                 false
             }
             Err(StorageError::Busy { .. }) => {
-                batch.results.extend(operations.iter().map(|_| no_room()));
+                batch.results.extend(operations.iter().map(|_| self.no_room()));
                 return Ok(());
             }
             Err(e) => return Err(e),
@@ -197,12 +199,13 @@ impl Store {
         let mut sink = Sink { writer, seed: self.encoder.seed, scratch, clock };
         let bounds = Bounds {
             open_messages: self.options.open_messages_max,
+            open_bytes: self.options.open_bytes_max(),
             transaction_messages: self.options.transaction_messages_max,
             transaction_bytes: self.options.transaction_bytes_max,
         };
         for (i, operation) in operations.iter().enumerate() {
             if !room && !operation.is_essential() {
-                batch.results.push(no_room());
+                batch.results.push(self.no_room());
                 continue;
             }
             let before = sink.writer.next_position();
@@ -239,6 +242,12 @@ impl Store {
                 OperationResult::Refused(Refusal::HistoryUnreadable)
             }
         }
+    }
+
+    /// Why there is no room for new messages: the operator's bound, or the disk.
+    fn no_room(&self) -> OperationResult {
+        let at_bound = self.log.is_at_bound() && !self.log.is_disk_full();
+        OperationResult::Refused(if at_bound { Refusal::AtMaxBytes } else { Refusal::NoRoom })
     }
 
     /// The rest of the batch is written by now, so what the disk refuses here concerns this END alone. The answer is
@@ -334,8 +343,4 @@ fn moves_only_offsets(end: &EndTransaction) -> bool {
 
 fn has_nothing(end: &EndTransaction) -> bool {
     is_empty(end) && !moves_only_offsets(end)
-}
-
-fn no_room() -> OperationResult {
-    OperationResult::Refused(Refusal::NoRoom)
 }

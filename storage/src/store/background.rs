@@ -24,6 +24,8 @@ const FILL_PAUSE: Duration = Duration::from_millis(2);
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// How often the keeper looks for work.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between its steps while retention has work: bounds carrying to about 30 MB/s, and cutting files to 4 GB/s.
+const STEP_PAUSE: Duration = Duration::from_millis(4);
 /// Pause after a preparation step that failed, such as for want of disk space.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -127,12 +129,12 @@ impl Store {
         Ok(step == PrepareStep::Worked)
     }
 
-    /// What the keeper does each time that it wakes: [`Store::keep`], and the observer is told if it fenced the log. For
+    /// What the keeper does each time that it wakes: [`Store::keep`], true if it has more to do at once; and the observer is told if it fenced the log. For
     /// those who run no threads.
     ///
     /// # Errors
     /// As [`Store::keep`].
-    pub fn keep_step(&self, now: Timestamp) -> Result<(), StorageError> {
+    pub fn keep_step(&self, now: Timestamp) -> Result<bool, StorageError> {
         self.keep(now).inspect_err(|_| self.report_if_fenced())
     }
 }
@@ -187,6 +189,9 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
     while !stopping.now() {
         match store.log.prepare_segments() {
             Ok(PrepareStep::Idle) => {
+                if store.log.is_pressed() {
+                    stopping.keeper.raise();
+                }
                 store.segments_wanted.wait(LOOK_AROUND);
             }
             Ok(PrepareStep::Worked) => std::thread::sleep(FILL_PAUSE),
@@ -194,6 +199,7 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
                 tracing::warn!(
                     "the disk has no room for another log segment; new messages are refused when none is left"
                 );
+                stopping.keeper.raise();
                 store.segments_wanted.wait(FAILURE_PAUSE);
             }
             Err(e) => {
@@ -235,12 +241,20 @@ fn scrub_loop(store: &Store, stopping: &Stopping) {
 
 fn keep_loop(store: &Store, stopping: &Stopping, clock: &dyn Clock) {
     while !stopping.now() {
-        if let Err(e) = store.keep_step(clock.now()) {
-            if store.is_fenced() {
-                return;
+        let pause = match store.keep_step(clock.now()) {
+            Ok(true) => {
+                store.segments_wanted.raise();
+                STEP_PAUSE
             }
-            tracing::warn!(error = %e, "checkpoint or retention failed; it is tried again");
-        }
-        stopping.keeper.wait(KEEP_INTERVAL);
+            Ok(false) => KEEP_INTERVAL,
+            Err(e) => {
+                if store.is_fenced() {
+                    return;
+                }
+                tracing::warn!(error = %e, "checkpoint or retention failed; it is tried again");
+                KEEP_INTERVAL
+            }
+        };
+        stopping.keeper.wait(pause);
     }
 }

@@ -8,10 +8,11 @@ use mezzo_protocol::message::record::MessageView;
 use mezzo_protocol::time::Timestamp;
 
 use super::Store;
+use super::read::MessageRecord;
 use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::format::frame::Frame;
-use crate::format::record::{MessagePayload, MessagePrefix, RecordKind};
+use crate::format::record::{MessagePrefix, RecordKind};
 use crate::results::OperationResult;
 use crate::state::dedup::{DedupRule, FirstSends, SendFacts, SendKey};
 
@@ -65,19 +66,24 @@ impl Store {
             Err(StorageError::Gone { .. } | StorageError::NotARecord { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(payload) = MessagePayload::decode(record.kind, record.flags, &record.payload) else {
-            return Ok(None);
-        };
+        let payload = MessageRecord::decode(position.0, record.kind, record.flags, &record.payload);
+        let Some(payload) = payload else { return Ok(None) };
         let Ok(view) = MessageView::parse(payload.message) else { return Ok(None) };
-        let half = matches!(payload.prefix, MessagePrefix::Prepared { .. });
+        let half = payload.transaction.is_some();
         let facts = SendFacts::of(rule, view.topic(), half, view.properties(), view.body());
         if facts.map(|facts| self.first_sends.key(&facts)) != Some(key) {
             return Ok(None);
         }
         let result = match payload.prefix {
             // one of many has no key: this is the transaction's only message, and its origin
-            MessagePrefix::Prepared { .. } => OperationResult::Prepared { origin: position, position },
-            MessagePrefix::Due { .. } => OperationResult::Scheduled { position },
+            MessagePrefix::Prepared { .. } | MessagePrefix::Due { .. } => {
+                let origin = PhysicalOffset(payload.first_position);
+                if half {
+                    OperationResult::Prepared { origin, position: origin }
+                } else {
+                    OperationResult::Scheduled { position: origin }
+                }
+            }
             MessagePrefix::Visible => {
                 let time_ms = match self.log.frame_time_at(position.0) {
                     Ok(time_ms) => time_ms,
@@ -139,12 +145,24 @@ impl Store {
         Ok(())
     }
 
+    /// The message of the record at `from` was carried to `to`.
+    pub(super) fn move_first_send(&self, message: &MessageRecord<'_>, from: u64, to: u64) {
+        let Ok(view) = MessageView::parse(message.message) else { return };
+        let Some(topic) = self.topic(view.topic()) else { return };
+        let half = message.transaction.is_some();
+        let rule = topic.config().dedup();
+        let facts = SendFacts::of(rule, view.topic(), half, view.properties(), view.body());
+        if let Some(facts) = facts {
+            self.first_sends.moved(self.first_sends.key(&facts), from, to);
+        }
+    }
+
     fn restore_one(&self, kind: RecordKind, flags: u16, position: u64, at_ms: u64, payload: &[u8]) -> bool {
         // a record that is no message, or one that the fold would have refused
-        let Ok(payload) = MessagePayload::decode(kind, flags, payload) else { return false };
+        let Some(payload) = MessageRecord::decode(position, kind, flags, payload) else { return false };
         let Ok(view) = MessageView::parse(payload.message) else { return false };
         let Some(topic) = self.topic(view.topic()) else { return false };
-        let half = matches!(payload.prefix, MessagePrefix::Prepared { .. });
+        let half = payload.transaction.is_some();
         let rule = topic.config().dedup();
         let facts = SendFacts::of(rule, view.topic(), half, view.properties(), view.body());
         let Some(facts) = facts else { return false };

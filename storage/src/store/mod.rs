@@ -10,12 +10,13 @@
 //!  reads: entries, messages, by position, by time                          (read.rs)
 //! ```
 //!
-//! `open.rs` recovers, `checkpoint.rs` writes checkpoints, moves the base and deletes old segments, `background.rs`
-//! holds the threads. Locks are taken in this order and never the other way: checkpointing, appender, syncing,
-//! publishing, pending, queue, first sends.
+//! `open.rs` recovers, `checkpoint.rs` writes checkpoints, `retention.rs` moves the base and deletes old segments, whose
+//! open messages `carry.rs` takes out of them, `background.rs` holds the threads. Locks are taken in this order and never
+//! the other way: carrying, checkpointing, appender, syncing, publishing, pending, queue, first sends.
 
 mod append;
 mod background;
+mod carry;
 mod census;
 mod checkpoint;
 mod counts;
@@ -25,6 +26,7 @@ mod operators;
 mod read;
 #[cfg(test)]
 mod replay;
+mod retention;
 mod scrub;
 mod sync;
 mod timeline;
@@ -43,6 +45,7 @@ use crate::concurrency::{Mutex, MutexGuard};
 use crate::file_system::{FileSystem, LockGuard};
 use crate::log::{Log, Writer};
 use crate::options::StoreOptions;
+use crate::reserve::Reserve;
 use crate::results::LeftDoubt;
 use crate::state::dedup::FirstSends;
 use crate::state::groups::GroupConfig;
@@ -63,6 +66,7 @@ pub use dedup::FirstAnswer;
 pub use open::OpenReport;
 pub use operators::{OpenDetails, OpenFilter, TransactionRecord};
 pub use read::{PositionRead, StoredMessage};
+pub use retention::RetentionFigures;
 pub use scrub::{DamageCounts, Scrub, ScrubStep};
 pub use timeline::{Event, Happened, TIMELINE_EVENTS_MAX, Timeline};
 use view::View;
@@ -161,6 +165,11 @@ pub struct Store {
     checkpoints: StateFolder,
     checkpointing: Mutex<checkpoint::CheckpointState>,
     damage: scrub::DamageLog,
+    carrying: Mutex<carry::CarryWork>,
+    retention: Mutex<RetentionFigures>,
+    reserve: Reserve,
+    /// Bytes of the largest base or checkpoint so far.
+    state_bytes: AtomicU64,
     /// Closed in order: refusing to append is no failure then.
     closed: AtomicBool,
     _lock: Box<dyn LockGuard>,

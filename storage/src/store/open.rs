@@ -23,6 +23,7 @@ use crate::format::record::{Jump, RecordHead, RecordKind};
 use crate::format::state_file::{StateFile, StateHeader, StateRole};
 use crate::log::{self, Class, Layout, LogOptions, Opening, RecoveryReport, ResumePoint};
 use crate::options::{AckLevel, StoreOptions};
+use crate::reserve::Reserve;
 use crate::state::AfterLoss;
 use crate::state::dedup::FirstSends;
 use crate::state::leader_clock::LeaderClock;
@@ -63,6 +64,25 @@ impl Store {
     /// [`StorageError::Layout`] when it was made for smaller messages, [`StorageError::Corrupt`] when bytes known
     /// durable do not hold (nothing is changed then), [`StorageError::Io`].
     pub fn open(
+        fs: Arc<dyn FileSystem>,
+        options: StoreOptions,
+        now: Timestamp,
+        observer: Arc<dyn StoreObserver>,
+    ) -> Result<(Arc<Self>, OpenReport), StorageError> {
+        match Self::open_once(Arc::clone(&fs), options.clone(), now, Arc::clone(&observer)) {
+            // a start needs some room, too
+            Err(e) if e.is_out_of_space() => {
+                if Reserve::open(&*fs, options.dir.clone())?.give_back(&*fs)? {
+                    Self::open_once(fs, options, now, observer)
+                } else {
+                    Err(e)
+                }
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_once(
         fs: Arc<dyn FileSystem>,
         mut options: StoreOptions,
         now: Timestamp,
@@ -154,6 +174,7 @@ impl Store {
             hot_bytes: options.hot_bytes,
             spare_segments: SPARE_SEGMENTS,
             zero_fill: options.ack == AckLevel::Durable,
+            max_bytes: options.max_bytes,
             ..LogOptions::default()
         };
         let mut direct = AtOnce { view: &view, failure: None };
@@ -186,6 +207,13 @@ impl Store {
         if let Some(e) = direct.failure.take() {
             return Err(e);
         }
+        // after a kill, names may stand in memory only: a segment must not go for a base or a history file that a power cut
+        // could still take away
+        for folder in ["base", "checkpoint", "history"] {
+            let folder = dir.join(folder);
+            fs.sync_dir(&folder).map_err(StorageError::io("sync folder", &folder))?;
+        }
+        log.adopt_deleted()?;
         // a crash may have come between a new base and the removal of what lies before it
         while log.first_position() < base.position {
             log.remove_first_segment()?;
@@ -233,6 +261,10 @@ impl Store {
             segments_wanted: Signal::default(),
             unsynced_messages: AtomicU64::new(0),
             checkpointing: Mutex::new(CheckpointState { position: header.position, base }),
+            carrying: Mutex::default(),
+            retention: Mutex::default(),
+            reserve: Reserve::open(&*fs, dir)?,
+            state_bytes: AtomicU64::new(0),
             options,
             fs,
             observer,

@@ -8,7 +8,10 @@ use mezzo_protocol::time::Timestamp;
 use super::Store;
 use crate::error::StorageError;
 use crate::format::queue_entry::QueueEntry;
-use crate::format::record::{MessagePayload, MessagePrefix, Outcome, RECORD_HEADER_BYTES, RecordHeader};
+use crate::format::record::{
+    Carried, MessagePayload, MessagePrefix, NO_TRANSACTION, Outcome, RECORD_HEADER_BYTES, RecordHeader,
+    RecordKind,
+};
 use crate::state::queues::EntriesRead;
 use crate::state::topics::Queue;
 
@@ -24,6 +27,38 @@ pub struct StoredMessage {
     pub position: PhysicalOffset,
     /// It was a half message: the origin of its transaction.
     pub origin: Option<PhysicalOffset>,
+}
+
+/// A record that holds a message, whichever kind it is of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MessageRecord<'a> {
+    /// When the message becomes visible.
+    pub(super) prefix: MessagePrefix,
+    /// Where it was first written: its identity.
+    pub(super) first_position: u64,
+    /// Origin of its transaction.
+    pub(super) transaction: Option<u64>,
+    pub(super) message: &'a [u8],
+}
+
+impl<'a> MessageRecord<'a> {
+    /// Of the record at `position`; `None` for one of another kind, or whose payload does not hold together.
+    pub(super) fn decode(position: u64, kind: RecordKind, flags: u16, payload: &'a [u8]) -> Option<Self> {
+        if kind == RecordKind::Carried {
+            let carried = Carried::decode(flags, payload).ok()?;
+            let transaction = Some(carried.transaction_origin).filter(|origin| *origin != NO_TRANSACTION);
+            let first_position = carried.origin;
+            let prefix = carried.prefix();
+            return Some(Self { prefix, first_position, transaction, message: carried.message });
+        }
+        let decoded = MessagePayload::decode(kind, flags, payload).ok()?;
+        let transaction = match decoded.prefix {
+            MessagePrefix::Prepared { joins, .. } => Some(joins.unwrap_or(position)),
+            MessagePrefix::Visible | MessagePrefix::Due { .. } => None,
+        };
+        let (prefix, message) = (decoded.prefix, decoded.message);
+        Some(Self { prefix, first_position: position, transaction, message })
+    }
 }
 
 /// A visible message found by its position.
@@ -88,11 +123,10 @@ impl Store {
     ) -> Result<Option<StoredMessage>, StorageError> {
         let bad = |source| StorageError::Format { position, source };
         let kind = header.known_kind().map_err(bad)?;
-        let Ok(decoded) = MessagePayload::decode(kind, header.flags, &payload) else { return Ok(None) };
-        let origin = match decoded.prefix {
-            MessagePrefix::Prepared { joins, .. } => Some(PhysicalOffset(joins.unwrap_or(position))),
-            MessagePrefix::Visible | MessagePrefix::Due { .. } => None,
+        let Some(decoded) = MessageRecord::decode(position, kind, header.flags, &payload) else {
+            return Ok(None);
         };
+        let origin = decoded.transaction.map(PhysicalOffset);
         let skip = payload.len() - decoded.message.len();
         Ok(Some(StoredMessage { bytes: payload.slice(skip..), position: PhysicalOffset(position), origin }))
     }
@@ -110,15 +144,13 @@ impl Store {
             return Err(hidden());
         }
         let record = self.log.record(at)?;
-        let Ok(payload) = MessagePayload::decode(record.kind, record.flags, &record.payload) else {
-            return Err(hidden());
-        };
+        let payload = MessageRecord::decode(at, record.kind, record.flags, &record.payload);
+        let payload = payload.ok_or_else(hidden)?;
         let skip = record.payload.len() - payload.message.len();
-        let mut origin = None;
+        let origin = payload.transaction.map(PhysicalOffset);
         let (queue_offset, visible_at) = match payload.prefix {
             MessagePrefix::Prepared { joins, .. } => {
-                let transaction = joins.unwrap_or(at);
-                origin = Some(PhysicalOffset(transaction));
+                let transaction = joins.unwrap_or(payload.first_position);
                 let row = self.history.find(transaction)?.filter(|r| r.outcome == Outcome::Committed);
                 let row = row.ok_or_else(hidden)?;
                 // the history knows the place of the first message
@@ -132,7 +164,7 @@ impl Store {
                 }
             }
             MessagePrefix::Due { due_ms } => {
-                if self.appender().ledger.due.contains(due_ms, at) {
+                if self.appender().ledger.due.get(due_ms, payload.first_position).is_some() {
                     return Err(hidden());
                 }
                 self.place_of(payload.message, at, due_ms)?

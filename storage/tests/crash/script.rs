@@ -54,7 +54,7 @@ impl Run {
             14 => {
                 let store = self.store();
                 while store.prepare_step()? {}
-                store.keep(Timestamp::from_ms(self.now))
+                store.keep(Timestamp::from_ms(self.now)).map(|_| ())
             }
             _ => self.sync(),
         }

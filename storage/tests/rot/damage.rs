@@ -48,6 +48,8 @@ pub(crate) struct Damage {
 pub(crate) fn files(disk: &SimulatedDisk, folder: &str) -> Vec<PathBuf> {
     let dir = Path::new("/data").join(folder);
     let mut names = disk.list(&dir).unwrap_or_default();
+    // those mean nothing any more
+    names.retain(|name| !name.ends_with(".deleted"));
     names.sort_unstable();
     names.into_iter().map(|name| dir.join(name)).collect()
 }

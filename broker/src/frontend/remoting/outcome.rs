@@ -55,7 +55,11 @@ pub(crate) fn of_refusal(refusal: Refusal) -> ExtPairs {
         Refusal::Expired => says("EXPIRED"),
         Refusal::UnknownOrExpired => says("UNKNOWN_OR_EXPIRED"),
         Refusal::Ambiguous => says("AMBIGUOUS"),
-        Refusal::HistoryUnreadable | Refusal::TooManyOpen | Refusal::NoRoom => says("RETRY"),
+        Refusal::HistoryUnreadable
+        | Refusal::TooManyOpen
+        | Refusal::TooManyOpenBytes
+        | Refusal::NoRoom
+        | Refusal::AtMaxBytes => says("RETRY"),
         Refusal::Incomplete { expected, .. } => {
             vec![field(OUTCOME, "INCOMPLETE"), field("mezzoTxCount", expected)]
         }

@@ -161,6 +161,8 @@ fn code_of_refusal(refused: Refusal) -> ResponseCode {
         // what is out of sequence may be sent again after what comes before it
         Refusal::TooManyOpen
         | Refusal::NoRoom
+        | Refusal::AtMaxBytes
+        | Refusal::TooManyOpenBytes
         | Refusal::HistoryUnreadable
         | Refusal::TooManyPolicies
         | Refusal::OutOfSequence { .. } => ResponseCode::SYSTEM_BUSY,

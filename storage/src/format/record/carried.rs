@@ -6,12 +6,16 @@
 //!    u64      u64            u64                  u64
 //! ```
 
+use super::message::MessagePrefix;
 use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 
 const JOIN: u16 = 1;
 const DELAYED: u16 = 2;
 const DUE: u16 = 4;
+
+/// A transaction's origin in the record of a message that belongs to none: a delayed one.
+pub const NO_TRANSACTION: u64 = u64::MAX;
 
 /// What the carried message waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +43,8 @@ pub struct Carried<'a> {
     pub old_location: u64,
     /// What it waits for.
     pub timing: CarriedTiming,
-    /// Origin of its transaction: equal to `origin` for the first message of one.
+    /// Origin of its transaction: equal to `origin` for the first message of one, [`NO_TRANSACTION`] for a message
+    /// that belongs to none.
     pub transaction_origin: u64,
     /// Whether it had joined an open transaction.
     pub joined: bool,
@@ -48,6 +53,19 @@ pub struct Carried<'a> {
 }
 
 impl<'a> Carried<'a> {
+    /// When the message becomes visible, as the record that it was first written in says or would say.
+    #[must_use]
+    pub fn prefix(&self) -> MessagePrefix {
+        let joins = self.joined.then_some(self.transaction_origin);
+        match self.timing {
+            CarriedTiming::Decision => MessagePrefix::Prepared { joins, delay_ms: None },
+            CarriedTiming::DelayedDecision { delay_ms } => {
+                MessagePrefix::Prepared { joins, delay_ms: Some(delay_ms) }
+            }
+            CarriedTiming::Due { due_ms } => MessagePrefix::Due { due_ms },
+        }
+    }
+
     /// The record's flags.
     #[must_use]
     pub const fn flags(&self) -> u16 {

@@ -23,7 +23,7 @@ mod topic;
 
 pub(crate) use asks::ASK_ROW_BYTES;
 pub use asks::{AskAnswer, AskedCount, Asks};
-pub use carried::{Carried, CarriedTiming};
+pub use carried::{Carried, CarriedTiming, NO_TRANSACTION};
 pub use decision::{Decision, ORIGIN_IS_HERE, Outcome, Source};
 pub use group::Group;
 pub use header::{LogSeed, RECORD_HEADER_BYTES, RecordHead, RecordHeader, record_crc};

@@ -54,7 +54,13 @@ pub(super) fn seen(frame: &Frame<'_>) -> Option<Seen> {
 }
 
 pub(super) fn opening(resume: ResumePoint) -> Opening {
-    let options = LogOptions { hot_bytes: 6_000, writeback_bytes: 4096, zero_fill: true, spare_segments: 2 };
+    let options = LogOptions {
+        hot_bytes: 6_000,
+        writeback_bytes: 4096,
+        zero_fill: true,
+        spare_segments: 2,
+        max_bytes: u64::MAX,
+    };
     Opening {
         layout: LAYOUT,
         options,

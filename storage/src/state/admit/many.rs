@@ -54,8 +54,8 @@ impl Ledger {
         if !many.has_room(size as u64, bounds.transaction_messages, bounds.transaction_bytes) {
             return OperationResult::Refused(Refusal::TransactionFull);
         }
-        if self.open_messages() >= bounds.open_messages {
-            return OperationResult::Refused(Refusal::TooManyOpen);
+        if let Some(refusal) = self.too_many_open(bounds) {
+            return OperationResult::Refused(refusal);
         }
         // only now is it known which transaction the record has to name
         sink.scratch.clear();
@@ -75,8 +75,8 @@ impl Ledger {
         bounds: Bounds,
         sink: &mut Sink<'_>,
     ) -> OperationResult {
-        if self.open_messages() >= bounds.open_messages {
-            return OperationResult::Refused(Refusal::TooManyOpen);
+        if let Some(refusal) = self.too_many_open(bounds) {
+            return OperationResult::Refused(refusal);
         }
         let at = push(sink.writer, &message.head, payload);
         let facts = Facts { queue: &message.queue, tag_hash: message.tag_hash };

@@ -133,6 +133,15 @@ impl FirstSends {
         }
     }
 
+    /// The message of a send has been carried to another place.
+    pub(crate) fn moved(&self, key: SendKey, from: u64, to: u64) {
+        if let Some(table) = self.table().as_mut()
+            && let Some(row) = table.find(key).filter(|row| row.position == from)
+        {
+            table.put(Row { position: to, ..row });
+        }
+    }
+
     /// The answers of these sends have reached nobody: whoever repeats them now has not had an answer.
     pub fn lose(&self, sends: impl IntoIterator<Item = (SendKey, PhysicalOffset)>) {
         if let Some(table) = self.table().as_mut() {

@@ -26,6 +26,8 @@ pub(crate) const PAGE_BYTES: usize = 4096;
 pub const ENTRIES_PER_PAGE: usize = 170;
 /// Pages of one file: 16 MiB.
 pub(super) const PAGES_PER_FILE: u32 = 4096;
+/// Pages left at which new messages are refused if no further file can be made: for what is in the log already.
+const PAGES_KEPT: u64 = PAGES_PER_FILE as u64 / 2;
 const FILE_BYTES: u64 = PAGES_PER_FILE as u64 * PAGE_BYTES as u64;
 const ENTRIES_BYTES: usize = ENTRIES_PER_PAGE * QUEUE_ENTRY_BYTES;
 
@@ -38,7 +40,7 @@ pub struct PageStore {
     dir: PathBuf,
     files: RwLock<Vec<PageFile>>,
     allocation: Mutex<Allocation>,
-    /// The next page file could not be made.
+    /// The next page file could not be made, and few pages are left.
     crowded: AtomicBool,
 }
 
@@ -119,10 +121,21 @@ impl PageStore {
 
     /// Makes the file that will be needed after the one in use, so that the append path seldom has to.
     pub(crate) fn prepare(&self) -> Result<(), StorageError> {
-        let next = self.allocation.lock().unwrap_or_else(PoisonError::into_inner).next;
+        let (next, free) = {
+            let allocation = self.allocation.lock().unwrap_or_else(PoisonError::into_inner);
+            (allocation.next, allocation.free.len() as u64)
+        };
         let prepared = self.ensure_files(next.saturating_add(PAGES_PER_FILE));
-        self.crowded.store(prepared.is_err(), Ordering::Release);
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        let left = (files * u64::from(PAGES_PER_FILE)).saturating_sub(u64::from(next)) + free;
+        self.crowded.store(prepared.is_err() && left < PAGES_KEPT, Ordering::Release);
         prepared
+    }
+
+    /// Bytes of the page files. Two at least: the second is made as soon as the first is used.
+    pub(crate) fn bytes(&self) -> u64 {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner).len();
+        files.max(2) as u64 * FILE_BYTES
     }
 
     /// Whether room for pages is running out: what is left is for messages that are in the log already.

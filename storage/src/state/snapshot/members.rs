@@ -69,7 +69,9 @@ pub(super) fn restore(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), StorageEr
         let count = cursor.u32().map_err(&bad)? as usize;
         let mut further = Vec::with_capacity(cursor.capacity_for(count, MEMBER_BYTES));
         for _ in 0..count {
-            further.push(member(&mut cursor, &names)?);
+            let member = member(&mut cursor, &names)?;
+            ledger.segments.opened(member.location, member.size);
+            further.push(member);
         }
         let row = ledger.open.get(origin);
         let group = row

@@ -14,7 +14,6 @@ use super::groups::GroupConfig;
 use super::ledger::Ledger;
 use super::publish::Unseen;
 use super::queues::PageId;
-use super::segments::SegmentSummary;
 use super::topics::TopicConfig;
 use super::transactions::history::History;
 use crate::error::StorageError;
@@ -172,7 +171,10 @@ pub(crate) fn restore_checkpoint(
         let number = cursor.u64().map_err(&bad)?;
         let open = cursor.u64().map_err(&bad)?;
         let newest_visible_ms = cursor.u64().map_err(&bad)?;
-        ledger.segments.set(number, SegmentSummary { open, newest_visible_ms });
+        if !ledger.segments.restore(number, open, newest_visible_ms) {
+            let reason = format!("segment {number} is said to hold {open} open messages");
+            return Err(invalid("segments", reason));
+        }
     }
     for (segment, row) in decisions_of(file)? {
         if let Some(history) = &ledger.history {

@@ -89,6 +89,7 @@ pub(super) fn restore_open(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), Stor
             delayed,
             been_due: false,
         };
+        ledger.segments.opened(location, size);
         ledger.open.insert(row, names.group(group)?, names.wish(wish)?);
     }
     Ok(())
@@ -124,6 +125,7 @@ pub(super) fn restore_due(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), Stora
         let queue = names.queue(cursor.u32().map_err(&bad)?)?;
         queue.open_added();
         let row = DueRow { location, size, queue: queue.symbol(), tag_hash };
+        ledger.segments.opened(location, size);
         ledger.due.insert(due_ms, position, row);
     }
     Ok(())

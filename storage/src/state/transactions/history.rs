@@ -33,6 +33,9 @@ const REBUILD: &str = "rebuild";
 /// Shared with whoever writes them to a file, which is done when no more are added.
 type Rows = Arc<RecentDecisions>;
 
+/// Bytes of a row and its entry in the index by key, and a part of its pages.
+const ROW_BYTES_ABOUT: u64 = 60;
+
 /// All remembered decisions.
 pub(crate) struct History {
     fs: Arc<dyn FileSystem>,
@@ -384,6 +387,22 @@ impl History {
         // a damaged one is no older than what was decided after it
         let old = whole().next().is_some_and(|footer| footer.newest_ms < older_than_ms);
         (old || bytes > bytes_max).then_some(*number)
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        let files = self.files();
+        let whole = files.values().filter_map(|closed| match closed {
+            ClosedSegment::Whole(footer) => Some(footer.file_bytes()),
+            ClosedSegment::Damaged => None,
+        });
+        whole.sum()
+    }
+
+    /// About the bytes that files of the decisions which are in none yet will take.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.values().map(|rows| (rows.rows().len() as u64 * ROW_BYTES_ABOUT).next_multiple_of(4096)).sum()
     }
 
     /// Position from which on every decision is remembered: the first file's segment, or the log's first byte.

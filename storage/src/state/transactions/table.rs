@@ -267,6 +267,13 @@ impl Table {
         true
     }
 
+    /// Where the bytes of a transaction's first message are, and how many.
+    pub(crate) fn place_mut(&mut self, origin: u64) -> Option<(&mut u64, &mut u32)> {
+        let id = *self.by_origin.get(&origin)?;
+        let row = &mut self.rows.0.get_mut(id as usize)?.as_mut()?.row;
+        Some((&mut row.location, &mut row.size))
+    }
+
     /// Arms a transaction for a time, instead of any earlier arming.
     pub(crate) fn reschedule(&mut self, origin: u64, at_ms: u64) {
         let Some(id) = self.by_origin.get(&origin).copied() else { return };
