@@ -158,6 +158,10 @@ impl Store {
     }
 
     fn restore_one(&self, kind: RecordKind, flags: u16, position: u64, at_ms: u64, payload: &[u8]) -> bool {
+        // carried on long after it was sent
+        if kind == RecordKind::Carried {
+            return false;
+        }
         // a record that is no message, or one that the fold would have refused
         let Some(payload) = MessageRecord::decode(position, kind, flags, payload) else { return false };
         let Ok(view) = MessageView::parse(payload.message) else { return false };

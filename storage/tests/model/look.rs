@@ -60,7 +60,35 @@ impl Run {
         self.glance()
     }
 
+    /// Where each message stands that became visible after it may have been carried: behind where it was written.
+    pub(super) fn find_places(&mut self, store: &Store) -> Result<(), Stop> {
+        let topics: Vec<u8> = self.model.topics.keys().copied().collect();
+        for there in topics.into_iter().filter_map(|topic| Some((topic, store.topic(&topic_name(topic))?))) {
+            for queue in there.1.queues() {
+                let key = (there.0, queue.id().0 as u8);
+                for model in [&mut self.model, &mut self.durable] {
+                    let Some(known) = model.queues.get_mut(&key) else { continue };
+                    for entry in known.entries.iter_mut().filter(|entry| !entry.seen) {
+                        let at = QueueOffset(entry.offset);
+                        let read = store.read_entries(&queue, at, 1, &mut |_| true);
+                        let read = read.map_err(|e| e.to_string())?.entries;
+                        let Some((_, there)) = read.first().filter(|(at, _)| *at == entry.offset) else {
+                            continue;
+                        };
+                        if there.position < entry.position {
+                            let (now, before) = (there.position, entry.position);
+                            return Err(format!("{} of {before} is at {now}", entry.body).into());
+                        }
+                        (entry.position, entry.seen) = (there.position, true);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn look_at_topic(&mut self, store: &Store, topic: u8) -> Result<(), Stop> {
+        self.find_places(store)?;
         let Some(there) = store.topic(&topic_name(topic)) else { return Ok(()) };
         same("queues announced", &there.config().write_queues, &u32::from(self.model.topics[&topic]))?;
         let open = self.model.open_in(topic) as u64;

@@ -110,6 +110,7 @@ impl Run {
         }
         self.adopt_offsets(&store)?;
         let first = store.first_position().0;
+        self.find_places(&store)?;
         self.durable.deleted_below(first, self.now)?;
         self.durable.restarted(report.checkpoint.unwrap_or(first), self.now);
         self.model = self.durable.clone();

@@ -205,6 +205,7 @@ impl Run {
             }
             Step::Keep => {
                 self.sync()?;
+                self.find_places(&store)?;
                 store.keep(self.time()).map_err(|e| self.stop(e))?;
                 self.model.clock_ms = self.now;
                 let first = store.first_position().0;
