@@ -46,7 +46,7 @@ fn at_the_bound_messages_are_refused_as_busy_and_decisions_are_taken() {
     let (sent, remark) = send_until_busy(&mut producer, 400);
     assert!(remark.contains("store.max_bytes is reached"), "{remark}");
     assert!(sent > 30, "{sent}");
-    let (request, _) = producer.half_request("orders", 0, b"late", &[]);
+    let (request, _) = producer.half_request("orders", 0, &BODY, &[]);
     producer.wire.send(&request);
     assert_eq!(producer.wire.answer(request.opaque).code, SYSTEM_BUSY, "half messages, too");
     assert_eq!(producer.end(&half, Verdict::Commit).code, SUCCESS);
