@@ -87,7 +87,7 @@ impl Run {
         let known = self.end;
         for (end, change) in std::mem::take(&mut self.tail) {
             if end <= found || self.model.fault == Fault::NothingIsLost {
-                self.durable.follow(&change)?;
+                self.follow(&change)?;
             } else {
                 self.count("lost by a crash");
             }
@@ -99,7 +99,7 @@ impl Run {
         if let Some((answered, now, behind)) = self.failed.take().filter(|_| written) {
             let at = At { start: known, end: found, now, behind };
             let taken = answered.into_iter().filter(|(_, got)| !matches!(got, OperationResult::Refused(_)));
-            self.durable.follow(&Change::Appended(taken.collect(), at))?;
+            self.follow(&Change::Appended(taken.collect(), at))?;
             self.count("written though the write failed");
         }
         if self.ack == AckLevel::Memory && !report.log.clean && !report.created {
