@@ -120,6 +120,8 @@ pub struct History {
     pub clock_leapt: bool,
     /// Virtual times at which the broker ended, and whether what was not synced may be gone.
     pub crashes: Vec<(u64, bool)>,
+    /// When brokers began to serve.
+    served: Vec<u64>,
     /// What must not be.
     pub violations: Vec<String>,
     /// What happened.
@@ -332,6 +334,11 @@ impl History {
         self.crashes.push((at_ms, loses_unsynced));
     }
 
+    /// A broker serves: what it found is on the disk.
+    pub fn serves(&mut self, at_ms: u64) {
+        self.served.push(at_ms);
+    }
+
     /// The disk is full from now on.
     pub fn disk_full(&mut self, now_ms: u64, for_ms: u64) {
         self.full.push((now_ms, now_ms + for_ms));
@@ -340,8 +347,19 @@ impl History {
     /// Whether what was asked for at `asked_ms` and answered at `told_ms` may be gone.
     pub fn may_be_lost(&self, asked_ms: u64, told_ms: u64) -> bool {
         let Some(window_ms) = self.lost_ms_max else { return false };
-        let at_risk = asked_ms..told_ms + window_ms;
-        self.crashes.iter().any(|(crash, loses)| *loses && at_risk.contains(crash))
+        let mut at_risk_until_ms = told_ms + window_ms;
+        for (crash_ms, loses) in self.crashes.iter().filter(|(crash_ms, _)| *crash_ms >= asked_ms) {
+            if *crash_ms >= at_risk_until_ms {
+                break;
+            }
+            if *loses {
+                return true;
+            }
+            // what a killed one left unsynced is so until the next one serves
+            let next = self.served.iter().find(|served_ms| *served_ms > crash_ms);
+            at_risk_until_ms = at_risk_until_ms.max(next.copied().unwrap_or(u64::MAX));
+        }
+        false
     }
 
     /// Whether a decision that was told at `told_ms` may be gone.

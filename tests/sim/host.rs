@@ -179,6 +179,7 @@ pub async fn run(world: Arc<World>, mut inbox: Inbox) {
             Ok(broker) => {
                 failed_starts = 0;
                 note!(world.trace, "host: serves; {}", found(&broker));
+                world.history().serves(world.now_ms());
                 let process = Arc::new(Process { broker, disk: disk.clone(), watch });
                 let end = serve(&world, &process, &mut inbox, &mut dice).await;
                 *world.host.slot() = None;

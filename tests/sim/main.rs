@@ -5,7 +5,7 @@
 //! cargo test -p mezzo-tests --test sim                         # some hundred seeds, as CI does
 //! cargo test -p mezzo-tests --test sim -- --seed 4711          # this one; also MEZZO_SIM_SEED=4711
 //! cargo test --release -p mezzo-tests --test sim -- --seeds 10000 --from 1   # also MEZZO_SIM_SEEDS, MEZZO_SIM_FROM
-//! MEZZO_SIM_TRACE=/tmp/trace …                                 # every event of the last run
+//! MEZZO_SIM_TRACE=trace.txt …                                  # every event of the last run
 //! MEZZO_SIM_LOG=mezzo=debug …                                  # what the broker logs
 //! ```
 //!
