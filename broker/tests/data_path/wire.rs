@@ -25,7 +25,7 @@ use mezzo_protocol::{
 use tempfile::TempDir;
 
 /// Longer than anything here takes; a test that waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// Largest frame these tests read.
 const FRAME_MAX: usize = 16 << 20;
 
