@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mezzo_protocol::time::{Clock, Timestamp};
 
@@ -28,6 +28,10 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 const STEP_PAUSE: Duration = Duration::from_millis(4);
 /// Pause after a preparation step that failed, such as for want of disk space.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// At least that long between two attempts to prepare a segment on a full disk.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
+/// A failure of the keeper that repeats itself is told so seldom.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// A flag that a thread can wait for.
 #[derive(Debug, Default)]
@@ -186,9 +190,11 @@ fn sync_loop(store: &Store, stopping: &Stopping) {
 }
 
 fn prepare_loop(store: &Store, stopping: &Stopping) {
+    let mut full = false;
     while !stopping.now() {
         match store.log.prepare_segments() {
             Ok(PrepareStep::Idle) => {
+                full = false;
                 if store.log.is_pressed() {
                     stopping.keeper.raise();
                 }
@@ -196,10 +202,14 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
             }
             Ok(PrepareStep::Worked) => std::thread::sleep(FILL_PAUSE),
             Ok(PrepareStep::NoSpace) => {
-                tracing::warn!(
-                    "the disk has no room for another log segment; new messages are refused when none is left"
-                );
+                if !std::mem::replace(&mut full, true) {
+                    tracing::warn!(
+                        "the disk has no room for another log segment; new messages are refused when none is left"
+                    );
+                }
                 stopping.keeper.raise();
+                // each attempt takes for a moment what retention needs to make room, and those who send keep asking
+                std::thread::sleep(FULL_DISK_PAUSE);
                 store.segments_wanted.wait(FAILURE_PAUSE);
             }
             Err(e) => {
@@ -240,6 +250,7 @@ fn scrub_loop(store: &Store, stopping: &Stopping) {
 }
 
 fn keep_loop(store: &Store, stopping: &Stopping, clock: &dyn Clock) {
+    let mut told: Option<Instant> = None;
     while !stopping.now() {
         let pause = match store.keep_step(clock.now()) {
             Ok(true) => {
@@ -251,7 +262,10 @@ fn keep_loop(store: &Store, stopping: &Stopping, clock: &dyn Clock) {
                 if store.is_fenced() {
                     return;
                 }
-                tracing::warn!(error = %e, "checkpoint or retention failed; it is tried again");
+                if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                    told = Some(Instant::now());
+                    tracing::warn!(error = %e, "checkpoint or retention failed; it is tried again");
+                }
                 KEEP_INTERVAL
             }
         };

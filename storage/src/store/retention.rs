@@ -64,8 +64,6 @@ impl Store {
     pub fn keep(&self, now: Timestamp) -> Result<bool, StorageError> {
         let now = self.appender().leader_time(now);
         self.leader_ms.store(now.as_ms(), Ordering::Relaxed);
-        // on a full disk new messages are refused by this, and everything else goes on
-        let prepared = self.view.pages.prepare();
         let mut kept = self.keep_once(now);
         if kept.1.as_ref().is_err_and(StorageError::is_out_of_space) && self.reserve.give_back(&*self.fs)? {
             // what is kept for this very moment
@@ -73,6 +71,9 @@ impl Store {
         }
         self.reserve
             .renew(&*self.fs, 2 * self.state_bytes.load(Ordering::Relaxed) + self.history.waiting_bytes());
+        // Behind what makes room, which a full disk leaves least to. New messages are refused where this fails, and
+        // everything else goes on.
+        let prepared = self.view.pages.prepare();
         let (more, kept) = kept;
         match prepared.and(kept) {
             Ok(()) => Ok(more),

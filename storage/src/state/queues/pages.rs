@@ -113,7 +113,14 @@ impl PageStore {
             let known = self.fs.exists(&path).map_err(StorageError::io("look for", &path))?;
             let mode = if known { OpenMode::ReadWrite } else { OpenMode::Create };
             let file = self.fs.open(&path, mode).map_err(StorageError::io("open", &path))?;
-            file.allocate(FILE_BYTES).map_err(StorageError::io("allocate", &path))?;
+            if let Err(error) = file.allocate(FILE_BYTES) {
+                if !known {
+                    // a part of it may be taken, which on a full disk is what retention needs to make room
+                    drop(file);
+                    let _ = self.fs.remove(&path);
+                }
+                return Err(StorageError::io("allocate", &path)(error));
+            }
             files.push(PageFile { path, file });
         }
         Ok(())
