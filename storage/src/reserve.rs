@@ -2,8 +2,8 @@
 //! that segment a history file. The file holds nothing; it is given back for them, and made again when there is room.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::concurrency::atomic::{AtomicU64, Ordering};
 use crate::error::StorageError;
 use crate::file_system::{FileSystem, OpenMode};
 

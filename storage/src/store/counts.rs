@@ -1,11 +1,11 @@
 //! What the store has done since it was opened, counted where it happens: under the append lock, which is held anyway, so
 //! that counting costs an addition; and around the sync, which one thread at a time leads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Store;
 use crate::batch::Operation;
+use crate::concurrency::atomic::{AtomicU64, Ordering};
 use crate::format::record::{Outcome, Source};
 use crate::results::OperationResult;
 

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Store, lock};
+use crate::concurrency::Mutex;
+use crate::concurrency::atomic::{AtomicU64, Ordering};
 use crate::error::StorageError;
 use crate::format::state_file::StateFile;
 
