@@ -541,3 +541,16 @@ fn the_names_of_all_folders_are_durable_when_a_new_store_is_open() {
     let s = open_on(disk, AckLevel::Durable, T0).unwrap();
     assert_eq!(s.disk.unsynced_folders(), [""; 0].map(std::path::PathBuf::from));
 }
+
+#[test]
+fn nobody_is_asked_about_a_half_that_a_power_cut_could_take_back() {
+    let mut s = open(AckLevel::Durable);
+    s.topic("t");
+    let origin = s.half("h");
+    s.now += 600_000;
+    assert_eq!(s.store.due_checks(s.now(), 10), [], "it is not durable: its producer has not heard of it");
+    s.store.sync().unwrap();
+    s.now += 600_000;
+    let due = s.store.due_checks(s.now(), 10);
+    assert_eq!(due.iter().map(|check| check.transaction.origin).collect::<Vec<_>>(), [origin]);
+}
