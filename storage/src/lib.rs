@@ -37,7 +37,7 @@ pub use state::topics::{MessageType, PERM_INHERIT, PERM_READ, PERM_WRITE, Queue,
 pub use state::transactions::{DueCheck, OpenState, OpenTransaction};
 pub use store::{
     Background, Census, Counts, DamageCounts, Event, FirstAnswer, Happened, NoObserver, OffsetLeased,
-    OpenDetails, OpenFilter, OpenOfGroup, OpenReport, PositionRead, RetentionFigures, SOURCES,
-    SYNC_BUCKETS_US, Scrub, ScrubStep, Standing, Store, StoreObserver, Stored, StoredMessage, SyncTimesSeen,
-    TIMELINE_EVENTS_MAX, Timeline, TransactionRecord, source_index,
+    OpenDetails, OpenFilter, OpenOfGroup, OpenReport, PositionRead, RefusedMessages, RetentionFigures,
+    SOURCES, SYNC_BUCKETS_US, Scrub, ScrubStep, Standing, Store, StoreObserver, Stored, StoredMessage,
+    SyncTimesSeen, TIMELINE_EVENTS_MAX, Timeline, TransactionRecord, UNREAD_GROUPS_MAX, source_index,
 };

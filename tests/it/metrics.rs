@@ -198,3 +198,56 @@ fn silent_connections_take_all_places_only_until_they_are_closed() {
     drop(silent);
     wait::until("there is room again", || http(address(&broker), request).map(|answer| answer.status == 200));
 }
+
+#[test]
+fn what_retention_deletes_and_what_is_refused_for_want_of_room_is_counted_by_its_reason() {
+    let settings = [
+        LISTEN,
+        "store.segment_size=1MiB",
+        "store.checkpoint_size=1MiB",
+        "history.max_bytes=1MiB",
+        "store.max_bytes=44MiB",
+        "store.at_max_bytes=delete-oldest",
+        "limits.open_messages=1",
+        "limits.held_pulls=1",
+    ];
+    let broker = TestBroker::start(&settings);
+    let mut producer = Producer::connect(broker.address(), "PG_full");
+    producer.half("orders", b"the one that may be open");
+    let (second, _) = producer.half_request("orders", 0, b"one too many", &[]);
+    producer.wire.send(&second);
+    assert_eq!(producer.wire.answer(second.opaque).code, 2);
+    let seen = metrics(address(&broker));
+    assert_eq!(value(&seen, "mezzo_messages_refused_total{reason=\"open_messages\"}"), 1.0);
+    assert_eq!(value(&seen, "mezzo_messages_refused_total{reason=\"max_bytes\"}"), 0.0);
+    assert_eq!(value(&seen, "mezzo_retention_segments_total{reason=\"max_bytes\"}"), 0.0);
+
+    let mut slow = Consumer::connect(broker.address(), "CG_slow");
+    slow.join(&["orders"]);
+    let place = [("consumerGroup", "CG_slow"), ("topic", "orders"), ("queueId", "0"), ("commitOffset", "1")];
+    assert_eq!(slow.wire.call(15, &place, b"").code, SUCCESS);
+    for _ in 0..2 {
+        let held = slow.pull_request("orders", 1, 0, "*", "6", "20000");
+        slow.wire.send(&held);
+    }
+    wait::until("a pull finds no place to wait", || {
+        let seen = metrics(address(&broker));
+        let not_held = value(&seen, "mezzo_requests_not_held_total{bound=\"broker\"}");
+        (not_held == 1.0 && value(&seen, "mezzo_held_pulls") == 1.0).then_some(())
+    });
+
+    let body = vec![b'x'; 100_000];
+    let unread = "mezzo_retention_unread_messages_total{group=\"CG_slow\"}";
+    wait::until("retention deletes what was not read", || {
+        producer.try_send("orders", 0, &body);
+        metrics(address(&broker)).contains_key(unread).then_some(())
+    });
+    let seen = metrics(address(&broker));
+    assert!(value(&seen, unread) > 0.0);
+    assert_eq!(value(&seen, "mezzo_retention_unread_messages_total{group=\"(others)\"}"), 0.0);
+    assert!(value(&seen, "mezzo_retention_segments_total{reason=\"max_bytes\"}") > 0.0);
+    assert_eq!(value(&seen, "mezzo_retention_segments_total{reason=\"age\"}"), 0.0);
+    assert!(value(&seen, "mezzo_retention_freed_bytes_total") >= 1_048_576.0);
+    assert!(value(&seen, "mezzo_retention_carried_bytes_total") > 0.0, "the open half was carried on");
+    assert_eq!(value(&seen, "mezzo_damage_met_total{by=\"read\"}"), 0.0);
+}

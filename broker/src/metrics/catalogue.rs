@@ -53,6 +53,8 @@ families! {
         "Messages stored; half: of transactions; delayed: with a delay, outside of transactions";
     MESSAGE_BYTES_IN: Counter "mezzo_message_bytes_in" { "kind": "plain, half, delayed" }
         "Their bytes as stored: body, properties, fixed fields";
+    MESSAGES_REFUSED: Counter "mezzo_messages_refused" { "reason": "no_room, max_bytes, open_messages, open_bytes" }
+        "Messages refused as busy; no_room: the disk is full or slow; max_bytes: store.max_bytes; open_messages: limits.open_messages; open_bytes: half of store.max_bytes is undecided or delayed";
     MESSAGES_OUT: Counter "mezzo_messages_out"
         "Messages that answers to pulls carried";
     MESSAGE_BYTES_OUT: Counter "mezzo_message_bytes_out"
@@ -109,6 +111,20 @@ families! {
         "Bytes appended to the log since the broker started";
     DISK_FREE: Gauge "mezzo_disk_free_bytes"
         "Bytes that this process may still write to the disk of the data folder";
+    RETENTION_SEGMENTS: Counter "mezzo_retention_segments" { "reason": "age, max_bytes" }
+        "Log segments deleted: because of store.retention, or before their time because store.max_bytes was reached";
+    RETENTION_FREED: Counter "mezzo_retention_freed_bytes"
+        "Bytes of their files";
+    RETENTION_CARRIED: Counter "mezzo_retention_carried_bytes"
+        "Bytes written to carry undecided and delayed messages out of them";
+    RETENTION_UNREAD: Counter "mezzo_retention_unread_messages" { "group": "a consumer group, or (others)" }
+        "Messages deleted before their time that the group had not read; by name the first 50 groups that lose some";
+    SCRUB_ROUNDS: Counter "mezzo_scrub_rounds"
+        "Rounds of reading everything again (store.scrub_rate) that came to their end";
+    SCRUB_BYTES: Counter "mezzo_scrub_bytes"
+        "Bytes read by them";
+    DAMAGES: Counter "mezzo_damage_met" { "by": "scrub, read" }
+        "Damaged places met on the disk, again each time: by the scrub, or by a read, which was answered with an error. The log names file and offset once";
     CONNECTIONS: Gauge "mezzo_connections"
         "Connections open now, to broker and name server";
     CONNECTIONS_ACCEPTED: Counter "mezzo_connections_accepted"
@@ -125,6 +141,8 @@ families! {
         "Requests to clients (asks, notices) dropped because the client did not read";
     HELD_PULLS: Gauge "mezzo_held_pulls"
         "Pulls that wait for messages";
+    NOT_HELD: Counter "mezzo_requests_not_held" { "bound": "connection, broker" }
+        "Requests that found no place to wait, for limits.held_pulls_per_connection or limits.held_pulls: pulls were answered as empty, others as busy";
     REFUSED: Counter "mezzo_requests_refused" { "code": "RocketMQ's name of the response code, or OTHER" }
         "Requests answered with a code other than success; not counted: a pull that brings no message";
     TOPICS: Gauge "mezzo_topics"

@@ -69,6 +69,10 @@ pub(crate) struct Metrics {
     pub(crate) requests_shed: Counter,
     /// One-way requests to clients (39, 40) dropped because their connection's queue was full.
     pub(crate) pushes_dropped: Counter,
+    /// Requests refused because their connection has `limits.held_pulls_per_connection` of them waiting.
+    pub(crate) held_by_connection: Counter,
+    /// Pulls answered as empty because `limits.held_pulls` wait.
+    pub(crate) held_by_broker: Counter,
     /// Requests answered with REQUEST_CODE_NOT_SUPPORTED.
     pub(crate) unsupported_requests: Counter,
     /// Requests refused, by response code.
@@ -105,6 +109,8 @@ impl Metrics {
             slow_frames_closed: Counter::default(),
             requests_shed: Counter::default(),
             pushes_dropped: Counter::default(),
+            held_by_connection: Counter::default(),
+            held_by_broker: Counter::default(),
             unsupported_requests: Counter::default(),
             refusals: Refusals::default(),
             asks_sent: Counter::default(),

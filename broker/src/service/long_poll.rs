@@ -315,6 +315,7 @@ fn answer(services: &Arc<Services>, ready: Ready) {
                 }
                 // if there is more already, it is ready again at once
                 if let Err(waiter) = services.long_polls.hold(pull, connection, deadline, waiter) {
+                    services.metrics.held_by_broker.add(1);
                     waiter.answer(Ok(pulled));
                 }
             }

@@ -47,6 +47,8 @@ impl Scraper {
         self.open(&mut told, services, &standing);
         check_backs(&mut told, services);
         log(&mut told, services);
+        retention(&mut told, services);
+        damage(&mut told, services);
         connections(&mut told, services);
         told.gauge(&names::TOPICS, float(services.store.topic_count()));
         told.gauge(&names::GROUPS, float(services.store.group_count()));
@@ -82,6 +84,14 @@ fn messages(told: &mut Exposition, services: &Services, counts: &Counts) {
     told.counters(&names::MESSAGES_IN, kinds.map(|(kind, stored)| (kind, stored.messages)));
     told.counters(&names::MESSAGE_BYTES_IN, kinds.map(|(kind, stored)| (kind, stored.bytes)));
     let metrics = &services.metrics;
+    let refused = counts.refused;
+    let reasons = [
+        ("no_room", refused.no_room),
+        ("max_bytes", refused.at_max_bytes),
+        ("open_messages", refused.open_messages),
+        ("open_bytes", refused.open_bytes),
+    ];
+    told.counters(&names::MESSAGES_REFUSED, reasons);
     told.counter(&names::MESSAGES_OUT, metrics.over_lanes(|lane| &lane.messages_out));
     told.counter(&names::MESSAGE_BYTES_OUT, metrics.over_lanes(|lane| &lane.message_bytes_out));
     told.counter(&names::NETWORK_IN, metrics.over_lanes(|lane| &lane.bytes_read));
@@ -126,6 +136,25 @@ fn log(told: &mut Exposition, services: &Services) {
     }
 }
 
+fn retention(told: &mut Exposition, services: &Services) {
+    let figures = services.store.retention_figures();
+    let early = figures.segments_before_their_time;
+    let segments = [("age", figures.segments.saturating_sub(early)), ("max_bytes", early)];
+    told.counters(&names::RETENTION_SEGMENTS, segments);
+    told.counter(&names::RETENTION_FREED, figures.bytes_freed);
+    told.counter(&names::RETENTION_CARRIED, figures.bytes_carried);
+    let named = figures.unread_deleted.iter().map(|(group, messages)| (group.as_str(), *messages));
+    let others = (OTHER_GROUPS, figures.unread_deleted_of_others);
+    told.counters(&names::RETENTION_UNREAD, named.chain([others]));
+}
+
+fn damage(told: &mut Exposition, services: &Services) {
+    let counts = services.store.damage_counts();
+    told.counter(&names::SCRUB_ROUNDS, counts.scrub_rounds);
+    told.counter(&names::SCRUB_BYTES, counts.scrubbed_bytes);
+    told.counters(&names::DAMAGES, [("scrub", counts.scrub_damages), ("read", counts.damaged_reads)]);
+}
+
 fn connections(told: &mut Exposition, services: &Services) {
     let metrics = &services.metrics;
     // ended first: one that ends in between is counted as open, not as less than none
@@ -144,6 +173,8 @@ fn connections(told: &mut Exposition, services: &Services) {
     told.counter(&names::SHED, metrics.requests_shed.value());
     told.counter(&names::PUSHES_DROPPED, metrics.pushes_dropped.value());
     told.gauge(&names::HELD_PULLS, float(services.long_polls.held()));
+    let not_held = [("connection", &metrics.held_by_connection), ("broker", &metrics.held_by_broker)];
+    told.counters(&names::NOT_HELD, not_held.map(|(bound, counter)| (bound, counter.value())));
     told.counters(&names::REFUSED, metrics.refusals.counts());
 }
 

@@ -5,6 +5,7 @@ use mezzo_protocol::ids::PhysicalOffset;
 use mezzo_protocol::time::Timestamp;
 
 use super::background::SPARE_SEGMENTS;
+use super::counts::Counts;
 use super::sync::Published;
 use super::{Appender, Store, lock};
 use crate::batch::{Batch, Operation};
@@ -182,7 +183,7 @@ impl Store {
                 match appender.writer.begin(now, bytes(true), Class::Essential) {
                     Ok(()) => {}
                     Err(StorageError::Busy { .. }) => {
-                        batch.results.extend(operations.iter().map(|_| self.no_room()));
+                        self.refuse_all(operations, &mut batch.results, &mut appender.counts);
                         return Ok(());
                     }
                     Err(e) => return Err(e),
@@ -190,7 +191,7 @@ impl Store {
                 false
             }
             Err(StorageError::Busy { .. }) => {
-                batch.results.extend(operations.iter().map(|_| self.no_room()));
+                self.refuse_all(operations, &mut batch.results, &mut appender.counts);
                 return Ok(());
             }
             Err(e) => return Err(e),
@@ -205,7 +206,7 @@ impl Store {
         };
         for (i, operation) in operations.iter().enumerate() {
             if !room && !operation.is_essential() {
-                batch.results.push(self.no_room());
+                self.refuse_all(std::slice::from_ref(operation), &mut batch.results, counts);
                 continue;
             }
             let before = sink.writer.next_position();
@@ -241,6 +242,15 @@ impl Store {
                 tracing::warn!(%error, target = ?end.target, "the history of decisions cannot be read");
                 OperationResult::Refused(Refusal::HistoryUnreadable)
             }
+        }
+    }
+
+    /// There is no room for these.
+    fn refuse_all(&self, operations: &[Operation], results: &mut Vec<OperationResult>, counts: &mut Counts) {
+        for operation in operations {
+            let refused = self.no_room();
+            counts.count(operation, &refused, false);
+            results.push(refused);
         }
     }
 

@@ -7,7 +7,7 @@ use super::Store;
 use crate::batch::Operation;
 use crate::concurrency::atomic::{AtomicU64, Ordering};
 use crate::format::record::{Outcome, Source};
-use crate::results::OperationResult;
+use crate::results::{OperationResult, Refusal};
 
 /// Upper bounds of the buckets that syncs are counted in, microseconds: from a drive with a protected cache to a disk
 /// that is about to fail.
@@ -32,6 +32,31 @@ impl Stored {
     }
 }
 
+/// Messages that were refused for a bound and may be sent again later, by the bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RefusedMessages {
+    /// [`Refusal::NoRoom`]: the disk is full, or slower than what is sent.
+    pub no_room: u64,
+    /// [`Refusal::AtMaxBytes`].
+    pub at_max_bytes: u64,
+    /// [`Refusal::TooManyOpen`].
+    pub open_messages: u64,
+    /// [`Refusal::TooManyOpenBytes`].
+    pub open_bytes: u64,
+}
+
+impl RefusedMessages {
+    fn add(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::NoRoom => self.no_room += 1,
+            Refusal::AtMaxBytes => self.at_max_bytes += 1,
+            Refusal::TooManyOpen => self.open_messages += 1,
+            Refusal::TooManyOpenBytes => self.open_bytes += 1,
+            _ => {}
+        }
+    }
+}
+
 /// What was done since the store was opened. All of it only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -41,6 +66,8 @@ pub struct Counts {
     pub half: Stored,
     /// Delayed messages outside of transactions.
     pub delayed: Stored,
+    /// Messages of any kind that were refused for a bound.
+    pub refused: RefusedMessages,
     /// Transactions that were opened by a half message.
     pub prepared: u64,
     /// Transactions that were committed, by [`Source`] in the order of its numbers.
@@ -94,6 +121,9 @@ impl Counts {
             }
             OperationResult::AlreadyDecided(_) => self.repeated += 1,
             OperationResult::Conflict(_) => self.conflicts += 1,
+            OperationResult::Refused(refusal) if matches!(operation, Operation::Send(_)) => {
+                self.refused.add(*refusal);
+            }
             OperationResult::Done => match operation {
                 Operation::Park { .. } => self.parked += 1,
                 Operation::Resume { .. } => self.resumed += 1,

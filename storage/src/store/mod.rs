@@ -61,12 +61,14 @@ pub(crate) use append::UNSYNCED_MESSAGES_MAX;
 pub use background::Background;
 use background::Signal;
 pub use census::{Census, OpenOfGroup};
-pub use counts::{Counts, SOURCES, SYNC_BUCKETS_US, Standing, Stored, SyncTimesSeen, source_index};
+pub use counts::{
+    Counts, RefusedMessages, SOURCES, SYNC_BUCKETS_US, Standing, Stored, SyncTimesSeen, source_index,
+};
 pub use dedup::FirstAnswer;
 pub use open::OpenReport;
 pub use operators::{OpenDetails, OpenFilter, TransactionRecord};
 pub use read::{PositionRead, StoredMessage};
-pub use retention::RetentionFigures;
+pub use retention::{RetentionFigures, UNREAD_GROUPS_MAX};
 pub use scrub::{DamageCounts, Scrub, ScrubStep};
 pub use timeline::{Event, Happened, TIMELINE_EVENTS_MAX, Timeline};
 use view::View;

@@ -29,6 +29,10 @@ use crate::state::topics::Queue;
 /// Below the disk budget, a segment waits while this part of it, or more, is open: one in this many bytes.
 const OPEN_SHARE: u64 = 4;
 
+/// Consumer groups that are named in [`RetentionFigures::unread_deleted`]: the first ones that lose something. Whoever
+/// makes up groups must not make this grow, and what is told by name must go on under its name.
+pub const UNREAD_GROUPS_MAX: usize = 50;
+
 /// What retention has done since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetentionFigures {
@@ -40,8 +44,20 @@ pub struct RetentionFigures {
     pub bytes_carried: u64,
     /// Segments deleted before their time, because the disk budget was reached.
     pub segments_before_their_time: u64,
-    /// Messages in those that a consumer group had not read, by group.
+    /// Messages in those that a consumer group had not read, by group; at most [`UNREAD_GROUPS_MAX`] of them.
     pub unread_deleted: BTreeMap<GroupName, u64>,
+    /// The same of all further groups together.
+    pub unread_deleted_of_others: u64,
+}
+
+impl RetentionFigures {
+    fn add_unread(&mut self, group: GroupName, messages: u64) {
+        if self.unread_deleted.len() >= UNREAD_GROUPS_MAX && !self.unread_deleted.contains_key(&group) {
+            self.unread_deleted_of_others += messages;
+        } else {
+            *self.unread_deleted.entry(group).or_default() += messages;
+        }
+    }
 }
 
 /// What is to be done about the oldest segment.
@@ -239,7 +255,7 @@ impl Store {
         figures.bytes_freed += oldest.bytes;
         figures.segments_before_their_time += u64::from(early);
         for (group, messages) in unread {
-            *figures.unread_deleted.entry(group).or_default() += messages;
+            figures.add_unread(group, messages);
         }
         Ok(())
     }
@@ -328,5 +344,23 @@ impl Store {
         self.state_bytes.fetch_max(bytes.len() as u64, Ordering::Relaxed);
         self.base.write(&*self.fs, header.generation, &bytes)?;
         Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_lose_messages_are_named_up_to_a_bound_and_each_stays_where_it_is_told() {
+        let mut figures = RetentionFigures::default();
+        for _ in 0..2 {
+            for number in 0..UNREAD_GROUPS_MAX + 7 {
+                figures.add_unread(GroupName::new(&format!("g{number:03}")).unwrap(), 2);
+            }
+        }
+        assert_eq!(figures.unread_deleted.len(), UNREAD_GROUPS_MAX);
+        assert!(figures.unread_deleted.values().all(|messages| *messages == 4));
+        assert_eq!(figures.unread_deleted_of_others, 2 * 2 * 7);
     }
 }

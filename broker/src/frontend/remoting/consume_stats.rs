@@ -29,7 +29,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         return Ok(Step::Done);
     };
     let Some(held) = turn.channel.hold_for_work() else {
-        turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
+        turn.refuse_held(request);
         return Ok(Step::Done);
     };
     let (to, services) = (request.reply_to(), Arc::clone(turn.services));

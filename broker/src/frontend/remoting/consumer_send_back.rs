@@ -29,7 +29,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         attempts_max: header.max_reconsume_times,
     };
     let Some(held) = turn.channel.hold_for_work() else {
-        turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
+        turn.refuse_held(request);
         return Ok(Step::Done);
     };
     let (to, now, services) = (request.reply_to(), turn.now, Arc::clone(turn.services));

@@ -75,7 +75,7 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
                 let waiter = Box::new(Waiter { held, to: request.reply_to() });
                 turn.services.long_polls.read_from_disk(pull, turn.channel.id(), waiter);
             }
-            None => turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD),
+            None => turn.refuse_held(request),
         },
         Err(error) => turn.reply(request, reply(Err(error), turn.channel)),
     }
@@ -92,15 +92,17 @@ fn wait(
 ) {
     let suspend_ms = u64::try_from(header.suspend_timeout_ms).unwrap_or(0).min(SUSPEND_MAX_MS);
     let to = request.reply_to();
-    if header.sys_flag.has(PullSysFlag::SUSPEND)
-        && suspend_ms > 0
-        && to.wanted
-        && let Some(held) = turn.channel.hold()
-    {
-        let deadline = turn.now.saturating_add_ms(suspend_ms);
-        let waiter = Box::new(Waiter { held, to });
-        if turn.services.long_polls.hold(pull, turn.channel.id(), deadline, waiter).is_ok() {
-            return;
+    if header.sys_flag.has(PullSysFlag::SUSPEND) && suspend_ms > 0 && to.wanted {
+        let metrics = &turn.services.metrics;
+        if let Some(held) = turn.channel.hold() {
+            let deadline = turn.now.saturating_add_ms(suspend_ms);
+            let waiter = Box::new(Waiter { held, to });
+            if turn.services.long_polls.hold(pull, turn.channel.id(), deadline, waiter).is_ok() {
+                return;
+            }
+            metrics.held_by_broker.add(1);
+        } else {
+            metrics.held_by_connection.add(1);
         }
     }
     turn.reply(request, reply(Ok(pulled), turn.channel));

@@ -184,7 +184,7 @@ where
     F: Future<Output = Result<RemotingCommand, AdminError>> + Send + 'static,
 {
     let Some(held) = turn.channel.hold_for_work() else {
-        turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
+        turn.refuse_held(request);
         return Ok(Step::Done);
     };
     let to = request.reply_to();

@@ -187,6 +187,12 @@ impl Turn<'_> {
         self.reply(request, response::refusal(code, remark));
     }
 
+    /// Answers `request` as busy: its connection has as many requests waiting as it may.
+    pub(crate) fn refuse_held(&mut self, request: &Request<'_>) {
+        self.services.metrics.held_by_connection.add(1);
+        self.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
+    }
+
     /// A request named `group` as its producer group: from now on the connection can be asked about its transactions.
     /// Costs one short look on every call but the first. A name that is no group name is ignored.
     pub(crate) fn producer_seen(&self, group: &str) {

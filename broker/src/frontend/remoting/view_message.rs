@@ -22,7 +22,7 @@ use crate::service::{Services, pull};
 pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
     let header = ViewMessageHeader::decode(&request.header.ext)?;
     let Some(held) = turn.channel.hold_for_work() else {
-        turn.refuse(request, ResponseCode::SYSTEM_BUSY, response::TOO_MANY_HELD);
+        turn.refuse_held(request);
         return Ok(Step::Done);
     };
     let (to, offset) = (request.reply_to(), header.offset);
