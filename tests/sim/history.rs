@@ -116,8 +116,8 @@ pub struct History {
     pub derived: BTreeMap<MessageId, (Place, u64)>,
     /// Virtual times from when until when the disk was full.
     pub full: Vec<(u64, u64)>,
-    /// The clock was set forward: virtual time says nothing about delays any more.
-    pub clock_leapt: bool,
+    /// When the clock was set forward, and by how much: virtual time says nothing about delays after that.
+    pub leaps: Vec<(u64, u64)>,
     /// Virtual times at which the broker ended, and whether what was not synced may be gone.
     pub crashes: Vec<(u64, bool)>,
     /// When brokers began to serve.
@@ -298,11 +298,17 @@ impl History {
         if told == Told::Refused {
             self.violation(format!("message {id} was refused and is there"));
         }
-        if !self.clock_leapt && early.is_some_and(|due| now_ms < due) {
+        if self.leaps.is_empty() && early.is_some_and(|due| now_ms < due) {
             self.violation(format!("message {id} is there before its time"));
         }
         if let Some(transaction) = transaction.and_then(|id| self.transactions.get(&id)) {
-            if !transaction.ended[0] {
+            // wherever its bytes have been carried to, it is known by where it was first
+            if transaction.origin.is_some_and(|origin| origin != message.prepared_offset) {
+                self.violation(format!(
+                    "message {id} of origin {:?} names {}",
+                    transaction.origin, message.prepared_offset
+                ));
+            } else if !transaction.ended[0] {
                 self.violation(format!("message {id} is there, and nobody has committed it"));
             } else if let Some((Verdict::RollBack, told_ms)) = transaction.decided
                 && !self.decision_may_be_lost(told_ms)
@@ -342,6 +348,11 @@ impl History {
     /// The disk is full from now on.
     pub fn disk_full(&mut self, now_ms: u64, for_ms: u64) {
         self.full.push((now_ms, now_ms + for_ms));
+    }
+
+    /// The broker's time may have moved on by this much more than virtual time since `from_ms`.
+    pub fn leapt_ms_since(&self, from_ms: u64) -> u64 {
+        self.leaps.iter().filter(|(at_ms, _)| *at_ms >= from_ms).map(|(_, by_ms)| *by_ms).sum()
     }
 
     /// Whether what was asked for at `asked_ms` and answered at `told_ms` may be gone.
@@ -389,7 +400,7 @@ fn body(id: MessageId, bytes: u64) -> Vec<u8> {
     body
 }
 
-fn number_of(body: &[u8]) -> Option<MessageId> {
+pub fn number_of(body: &[u8]) -> Option<MessageId> {
     let end = body.iter().position(|byte| *byte == b'|')?;
     std::str::from_utf8(&body[..end]).ok()?.parse().ok()
 }

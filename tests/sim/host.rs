@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::dice::Dice;
 use crate::disk::{Watch, WatchedDisk};
 use crate::net::BrokerEnd;
+use crate::retention;
 use crate::trace::note;
 use crate::world::World;
 
@@ -76,6 +77,13 @@ pub struct Process {
     /// Its disk.
     pub disk: SimulatedDisk,
     watch: Arc<Watch>,
+}
+
+impl Process {
+    /// Whether some operation on the disk has failed as it was ordered to.
+    pub fn has_failed(&self) -> bool {
+        self.watch.failures.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// The machine.
@@ -169,6 +177,10 @@ pub async fn run(world: Arc<World>, mut inbox: Inbox) {
             clock: Arc::new(clock),
             nonce: world.dice.of("nonce").next().to_le_bytes().repeat(2).try_into().expect("sixteen bytes"),
             appends_sync: world.plan.appends_sync,
+            adjust: {
+                let retention = world.plan.retention;
+                Box::new(move |options| retention.iter().for_each(|retention| retention.adjust(options)))
+            },
         };
         world.host.starts.fetch_add(1, Ordering::Relaxed);
         if world.is_chaos() && dice.one_in(12) {
@@ -181,6 +193,9 @@ pub async fn run(world: Arc<World>, mut inbox: Inbox) {
                 note!(world.trace, "host: serves; {}", found(&broker));
                 world.history().serves(world.now_ms());
                 let process = Arc::new(Process { broker, disk: disk.clone(), watch });
+                if world.plan.retention.is_some() {
+                    retention::look(&world, &process);
+                }
                 let end = serve(&world, &process, &mut inbox, &mut dice).await;
                 *world.host.slot() = None;
                 end
@@ -368,14 +383,20 @@ async fn preparer(process: Arc<Process>, mut dice: Dice) {
 }
 
 async fn keeper(process: Arc<Process>, mut dice: Dice, world: Arc<World>) {
+    let mut goes_on = false;
     loop {
-        tokio::time::sleep(KEEP_INTERVAL + dice.pause(0, 20)).await;
-        let now = process.broker.now();
-        if let Err(error) = process.broker.store().keep_step(now) {
+        let pause = if goes_on { dice.pause(1, 20) } else { KEEP_INTERVAL + dice.pause(0, 20) };
+        tokio::time::sleep(pause).await;
+        let kept = match world.plan.retention {
+            Some(retention) => retention::keep(&world, &process, retention, goes_on, &mut dice),
+            None => process.broker.store().keep_step(process.broker.now()),
+        };
+        goes_on = kept.unwrap_or_else(|error| {
             note!(world.trace, "keeper: {error}");
-            if process.broker.store().is_fenced() {
-                return std::future::pending().await;
-            }
+            false
+        });
+        if process.broker.store().is_fenced() {
+            return std::future::pending().await;
         }
     }
 }

@@ -97,8 +97,11 @@ impl World {
             if message.queue_offset < expected {
                 history.violation(format!("{place:?} from {from} gives {offsets:?}"));
             }
-            // without losses there are no gaps
-            if message.queue_offset > expected && !self.plan.memory {
+            // without losses there are no gaps but those that retention makes
+            if message.queue_offset > expected
+                && !self.plan.memory
+                && !self.watched().are_gone(place, expected..message.queue_offset)
+            {
                 history.violation(format!("{place:?} from {from} leaves out {expected}: {offsets:?}"));
             }
             expected = message.queue_offset + 1;
@@ -108,7 +111,9 @@ impl World {
             history.give(group, message, now_ms);
         }
         // after a loss offsets jump, past what anybody may have seen
-        if next != expected && !(self.plan.memory && next > expected) {
+        let passed_over =
+            next > expected && (self.plan.memory || self.watched().are_gone(place, expected..next));
+        if next != expected && !passed_over {
             history.violation(format!("{place:?} from {from} gives {offsets:?} and goes on at {next}"));
         }
     }
@@ -119,7 +124,9 @@ impl World {
             return;
         }
         note!(self.trace, "{group} is moved in {place:?} from {from} to {to}");
-        if !self.plan.memory {
+        let deleted = from < to && self.watched().are_gone(place, from..to);
+        self.history().stats.saw("group moved past what was deleted", u64::from(deleted));
+        if !self.plan.memory && !deleted {
             self.history().violation(format!("{group} is moved from {from} to {to} in {place:?}"));
         }
     }

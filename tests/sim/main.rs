@@ -28,6 +28,7 @@ mod nemesis;
 mod net;
 mod plan;
 mod producer;
+mod retention;
 mod settle;
 mod stats;
 mod trace;

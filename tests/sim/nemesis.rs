@@ -80,8 +80,8 @@ fn happens(world: &Arc<World>, fault: Fault, dice: &mut Dice) -> bool {
             };
             note!(world.trace, "nemesis: clock by {by_ms} ms");
             world.host.wall.jump(by_ms);
-            if by_ms > 0 {
-                world.history().clock_leapt = true;
+            if let Ok(by_ms @ 1..) = u64::try_from(by_ms) {
+                world.history().leaps.push((world.now_ms(), by_ms));
             }
         }
         Fault::Cut => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mezzo_broker::Config;
 use mezzo_broker::config::Ack;
+use mezzo_storage::{AtMaxBytes, StoreOptions};
 
 use crate::dice::Dice;
 
@@ -80,9 +81,58 @@ pub struct Plan {
     pub work_pause_ms_max: u64,
     /// Largest body.
     pub body_bytes_max: u64,
+    /// How long messages are kept; `None`: for ever.
+    pub retention: Option<Retention>,
     /// The broker's settings.
     pub config: Config,
 }
+
+/// What makes segments go in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How long a visible message is kept.
+    pub age_ms: u64,
+    /// Most bytes of the data folder.
+    pub max_bytes: u64,
+    /// At that bound the oldest messages go; otherwise new ones are refused.
+    pub oldest: bool,
+    /// Bytes of a segment: few, so that many of them go.
+    pub segment_bytes: u64,
+}
+
+impl Retention {
+    /// What the store counts against its bound besides segments: two files of consume queue pages, state and reserve.
+    const DERIVED_BYTES: u64 = (32 << 20) + (160 << 10);
+
+    fn new(dice: &mut Dice) -> Self {
+        // a frame is a quarter of a segment, and holds the largest message
+        let segment_bytes = (48 << 10) * dice.between(1, 2);
+        let bounded = dice.one_in(2);
+        let for_ever = bounded && dice.one_in(3);
+        Self {
+            age_ms: if for_ever { FOR_EVER_MS } else { dice.between(1_500, 15_000) },
+            max_bytes: if bounded {
+                Self::DERIVED_BYTES + dice.between(5, 12) * segment_bytes
+            } else {
+                u64::MAX
+            },
+            oldest: dice.one_in(2),
+            segment_bytes,
+        }
+    }
+
+    /// Makes the store small.
+    pub fn adjust(self, options: &mut StoreOptions) {
+        options.segment_bytes = self.segment_bytes;
+        options.frame_bytes_max = u32::try_from(self.segment_bytes / 4).expect("a segment of kilobytes");
+        options.retention_ms = self.age_ms;
+        options.max_bytes = self.max_bytes;
+        options.at_max_bytes = if self.oldest { AtMaxBytes::DeleteOldest } else { AtMaxBytes::Reject };
+    }
+}
+
+/// 100,000 hours: the clock leaps by hours, and nothing may go by that.
+const FOR_EVER_MS: u64 = 100_000 * 3_600_000;
 
 /// Queues of each topic.
 pub const QUEUES: u32 = 2;
@@ -97,18 +147,26 @@ impl Plan {
         let set = |config: &mut Config, setting: String| {
             config.set(&setting).unwrap_or_else(|error| panic!("{setting}: {error}"));
         };
-        let body_bytes_max = *dice.pick(&[200, 2_000, 8_000]);
+        // what a power cut takes back at `memory` could not be told from what was deleted
+        let retention = (!memory && dice.one_in(2)).then(|| Retention::new(dice));
+        let body_bytes_max =
+            *dice.pick(if retention.is_some() { &[2_000, 8_000] } else { &[200, 2_000, 8_000] });
         // a segment holds four of the largest message, which has 64 KiB of room for its head
         let segment_kib = 4 * (64 + 8) * dice.between(1, 3);
         set(&mut config, "limits.message_size=8KiB".to_owned());
         set(&mut config, format!("store.segment_size={segment_kib}KiB"));
-        set(&mut config, format!("store.checkpoint_size={}KiB", dice.between(16, 512)));
+        set(
+            &mut config,
+            format!(
+                "store.checkpoint_size={}KiB",
+                dice.between(16, if retention.is_some() { 96 } else { 512 })
+            ),
+        );
         set(&mut config, format!("store.hot_size={}KiB", *dice.pick(&[1, 300, 4_096])));
         set(&mut config, format!("transaction.timeout={}ms", dice.between(1_000, 6_000)));
         set(&mut config, format!("transaction.check_interval={}ms", dice.between(1_000, 5_000)));
         set(&mut config, format!("transaction.check_max={}", dice.between(1, 6)));
         set(&mut config, format!("topic.default_queues={QUEUES}"));
-        // the clock leaps by hours, and nothing may go by that
         set(&mut config, "store.retention=100000h".to_owned());
         set(&mut config, "history.horizon=100000h".to_owned());
         set(&mut config, format!("limits.held_pulls_per_connection={}", *dice.pick(&[1, 8, 4_096])));
@@ -128,11 +186,12 @@ impl Plan {
             chaos: dice.pause(5_000, 40_000),
             faults,
             fault_pause_ms_max: *dice.pick(&[800, 2_000, 6_000]),
-            producers: dice.between(1, 4),
+            producers: dice.between(if retention.is_some() { 2 } else { 1 }, 4),
             consumers: dice.between(1, 2),
             transformers: dice.below(3),
             work_pause_ms_max: *dice.pick(&[20, 100, 400]),
             body_bytes_max,
+            retention,
             config,
         }
     }

@@ -142,7 +142,12 @@ impl Producer {
     /// Notes what a send was told; whether it was stored.
     pub fn told(&self, id: MessageId, half: bool, reply: Option<&RemotingCommand>) -> bool {
         let at_ms = self.world.now_ms();
+        let at_bound = |reply: &RemotingCommand| {
+            reply.code == SYSTEM_BUSY
+                && reply.remark.as_ref().is_some_and(|remark| remark.contains("store.max_bytes"))
+        };
         let mut history = self.world.history();
+        history.stats.saw("message refused at the disk budget", u64::from(reply.is_some_and(at_bound)));
         let delayed = history.messages.get(&id).is_some_and(|sent| sent.delay_ms > 0);
         let told = match reply {
             Some(reply) if reply.code == SUCCESS => {

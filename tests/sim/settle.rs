@@ -13,6 +13,7 @@ use crate::client::Connection;
 use crate::consumer::{dead_letter_topic, retry_topic};
 use crate::history::{History, MessageId, Place, Told, Transaction, Verdict};
 use crate::plan::QUEUES;
+use crate::retention;
 use crate::trace::note;
 use crate::transform;
 use crate::world::{ALL_TOPICS, World};
@@ -73,6 +74,11 @@ pub async fn settle(world: &Arc<World>) {
         }
     }
     note!(world.trace, "settle: at rest");
+    retention::judge(world);
+    // what retention has deleted was there
+    for (place, gone) in world.watched().gone() {
+        found.entry(place.clone()).or_default().extend(gone);
+    }
     judge(world, &found, &stands);
 }
 
@@ -125,7 +131,8 @@ async fn read(
     let mut from = 0;
     loop {
         let fields = vec![
-            ("consumerGroup", "CG_audit".to_owned()),
+            // one that is there: at the disk budget a new one is refused
+            ("consumerGroup", "CG_0".to_owned()),
             ("topic", place.0.clone()),
             ("queueId", place.1.to_string()),
             ("queueOffset", from.to_string()),
@@ -221,7 +228,7 @@ fn judge(world: &World, found: &Found, stands: &Stands) {
         }
     }
     if world.plan.transformers > 0 {
-        wrong.extend(transform::judge(history, &counts, found, stands));
+        wrong.extend(transform::judge(history, &counts, found, stands, &world.watched()));
     }
     // what was seen once at acknowledgement `durable` stays for good
     if !memory {

@@ -6,6 +6,17 @@ use mezzo_storage::file_system::CrashMode;
 
 use crate::plan::Fault;
 
+/// What a run of many seeds must have seen of the broker's features.
+const MUST_BE_SEEN: [&str; 7] = [
+    "segment deleted",
+    "segment deleted before its time",
+    "open message carried",
+    "death in a step of retention",
+    "visible message deleted",
+    "group moved past what was deleted",
+    "message refused at the disk budget",
+];
+
 /// Counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -41,6 +52,8 @@ pub struct Stats {
     pub transformed: u64,
     /// Faults that were ordered, by kind.
     pub faults: BTreeMap<Fault, u64>,
+    /// What else has happened.
+    pub saw: BTreeMap<&'static str, u64>,
     /// How brokers ended: of itself or by order, and what the disk lost.
     pub ends_of_broker: BTreeMap<&'static str, u64>,
 }
@@ -57,6 +70,14 @@ impl Stats {
             (_, CrashMode::SeededWithFlips(_)) => "power cut, unsynced torn and flipped",
         };
         *self.ends_of_broker.entry(how).or_default() += 1;
+    }
+
+    /// Something that runs are for has happened so often.
+    pub fn saw(&mut self, what: &'static str, count: u64) {
+        debug_assert!(MUST_BE_SEEN.contains(&what), "{what} is not in the list");
+        if count > 0 {
+            *self.saw.entry(what).or_default() += count;
+        }
     }
 
     /// Adds another run's.
@@ -78,6 +99,7 @@ impl Stats {
             sent_back,
             transformed,
             faults,
+            saw,
             ends_of_broker,
         } = other;
         for (mine, theirs) in [
@@ -102,6 +124,9 @@ impl Stats {
         for (fault, count) in faults {
             *self.faults.entry(*fault).or_default() += count;
         }
+        for (what, count) in saw {
+            self.saw(what, *count);
+        }
         for (how, count) in ends_of_broker {
             *self.ends_of_broker.entry(how).or_default() += count;
         }
@@ -125,6 +150,7 @@ impl Stats {
             self.transactions, self.decisions, self.ends, self.ends_repeated, self.asked, self.transformed
         );
         println!("sim: faults ordered: {:?}", self.faults);
+        println!("sim: seen: {:?}", self.saw);
         println!("sim: brokers ended: {:?}", self.ends_of_broker);
     }
 
@@ -149,6 +175,9 @@ impl Stats {
                 missing.push(format!("no {what}"));
             }
         }
+        missing.extend(
+            MUST_BE_SEEN.iter().filter(|what| !self.saw.contains_key(*what)).map(|what| format!("no {what}")),
+        );
         missing
     }
 }

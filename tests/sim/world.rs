@@ -14,6 +14,7 @@ use crate::host::{self, Host};
 use crate::judge::Offsets;
 use crate::net::Net;
 use crate::plan::Plan;
+use crate::retention::Watched;
 use crate::stats::Stats;
 use crate::trace::{Trace, Traced, note};
 use crate::{consumer, nemesis, producer, settle, transform};
@@ -39,6 +40,7 @@ pub struct World {
     pub disk_lies: bool,
     history: Mutex<History>,
     offsets: Mutex<Offsets>,
+    watched: Mutex<Watched>,
     begun: Instant,
     chaos: AtomicBool,
     /// Clients that are to die.
@@ -83,6 +85,7 @@ async fn play(seed: u64, disk_lies: bool) -> Outcome {
         disk_lies,
         history: Mutex::default(),
         offsets: Mutex::default(),
+        watched: Mutex::default(),
         begun: Instant::now(),
         chaos: AtomicBool::new(true),
         dying: AtomicU64::new(0),
@@ -144,6 +147,11 @@ impl World {
     /// What is known of the groups' offsets.
     pub fn offsets(&self) -> MutexGuard<'_, Offsets> {
         locked(&self.offsets)
+    }
+
+    /// What is known of what retention has left and deleted.
+    pub fn watched(&self) -> MutexGuard<'_, Watched> {
+        locked(&self.watched)
     }
 
     /// Virtual milliseconds since the run began. Nobody sets this clock.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mezzo_protocol::time::{Clock, Timestamp};
-use mezzo_storage::{OpenReport, StorageError, Store, file_system::FileSystem};
+use mezzo_storage::{OpenReport, StorageError, Store, StoreOptions, file_system::FileSystem};
 
 use super::{Driver, StartError, Transport, drivers, options, services};
 use crate::{
@@ -38,6 +38,9 @@ pub struct Surroundings {
     pub nonce: [u8; 16],
     /// Whether whoever appends to an idle log syncs it, too; if not, every sync is a step of [`Store::sync_step`].
     pub appends_sync: bool,
+    /// Has the last word about what the store is opened with: a simulated folder may be smaller than what people are
+    /// let choose, so that retention begins after kilobytes.
+    pub adjust: Box<dyn FnOnce(&mut StoreOptions) + Send>,
 }
 
 /// A broker that takes steps. Dropping it is what a crash is to a real one: nothing is written any more.
@@ -58,13 +61,14 @@ impl SteppedBroker {
     pub fn open(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
         config.check()?;
         let config = Arc::new(config);
-        let Surroundings { disk, clock, nonce, appends_sync } = surroundings;
+        let Surroundings { disk, clock, nonce, appends_sync, adjust } = surroundings;
         let long_polls = Arc::new(LongPolls::new(&config.limits));
         let events = Arc::new(StoreEvents::new(Arc::clone(&long_polls)));
         let mut options = options::store_options(&config);
         options.nonce = Some(nonce);
         // how long a sync takes is nothing that repeats itself
         options.inline_sync_max = if appends_sync { Duration::MAX } else { Duration::ZERO };
+        adjust(&mut options);
         let observer = Arc::<StoreEvents>::clone(&events);
         let (store, recovery) = Store::open(disk, options, clock.now(), observer)?;
         let fenced = events.fenced();
