@@ -41,6 +41,13 @@ impl Pending {
             Self::Link(path, _) | Self::Unlink(path) | Self::Rename(_, path, _) => path.parent() == Some(dir),
         }
     }
+
+    fn inode(&self) -> Option<InodeId> {
+        match self {
+            Self::Link(_, inode) | Self::Rename(_, _, inode) => Some(*inode),
+            Self::Unlink(_) => None,
+        }
+    }
 }
 
 /// What is counted, and what goes wrong when.
@@ -287,7 +294,10 @@ impl Disk {
             names = durable_names.clone();
             pending.clear();
         }
-        let named: BTreeSet<_> = names.values().chain(durable_names.values()).copied().collect();
+        // also what is unlinked by now: the next power cut may lose the unlinking and keep the name
+        let pending_inodes = pending.iter().filter_map(Pending::inode);
+        let named: BTreeSet<_> =
+            names.values().chain(durable_names.values()).copied().chain(pending_inodes).collect();
         let inodes = self.inodes.iter().filter(|(id, _)| named.contains(id));
         let inodes = inodes.map(|(id, inode)| (*id, inode.crash(mode, &mut prng))).collect();
         Self {

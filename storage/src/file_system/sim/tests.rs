@@ -32,6 +32,26 @@ fn a_killed_process_leaves_its_pending_bytes_pending() {
     assert_eq!(killed.crash(CrashMode::LoseUnsynced).content(Path::new("/d/f")).unwrap(), b"");
 }
 
+/// A name whose removal a power cut forgets leads to its file, also when the process was killed in between.
+#[test]
+fn a_removal_that_is_forgotten_brings_the_file_back() {
+    let (disk, file) = disk_with("/d/f");
+    file.write_all_at(b"abc", 0).unwrap();
+    file.sync_all().unwrap();
+    disk.remove(Path::new("/d/f")).unwrap();
+    let killed = disk.crash(CrashMode::KeepAll);
+    assert!(!killed.exists(Path::new("/d/f")).unwrap());
+    let mut came_back = 0;
+    for seed in 0..50 {
+        let cut = killed.crash(CrashMode::Seeded(seed));
+        if cut.exists(Path::new("/d/f")).unwrap() {
+            came_back += 1;
+            assert_eq!(cut.content(Path::new("/d/f")).unwrap(), b"abc");
+        }
+    }
+    assert!((1..50).contains(&came_back));
+}
+
 #[test]
 fn after_a_failed_sync_the_bytes_are_readable_and_never_durable() {
     let (disk, file) = disk_with("/d/f");
