@@ -12,4 +12,4 @@ mod sim;
 
 pub use real::RealFileSystem;
 pub use seam::{File, FileSystem, LockGuard, MappedBytes, Mapping, OpenMode};
-pub use sim::{CrashMode, SimulatedDisk};
+pub use sim::{CrashMode, DiskOperation, DiskOperationKind, SimulatedDisk};

@@ -8,6 +8,7 @@
 
 mod disk;
 mod inode;
+mod journal;
 mod prng;
 
 use std::io;
@@ -19,6 +20,8 @@ use bytes::Bytes;
 use self::disk::Disk;
 use self::inode::InodeId;
 use super::{File, FileSystem, LockGuard, MappedBytes, Mapping, OpenMode};
+
+pub use self::journal::{DiskOperation, DiskOperationKind};
 
 /// What of the pending changes survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,17 @@ impl SimulatedDisk {
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.disk().faults.operations
+    }
+
+    /// From here on the operations that are counted are remembered, for [`SimulatedDisk::recorded`].
+    pub fn record_operations(&self) {
+        self.disk().journal = Some(Vec::new());
+    }
+
+    /// What was counted since [`SimulatedDisk::record_operations`], oldest first.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<DiskOperation> {
+        self.disk().journal.clone().unwrap_or_default()
     }
 
     /// Whether an operation was tried after the simulated process had died, or as it died.

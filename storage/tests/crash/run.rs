@@ -1,21 +1,29 @@
-//! The store under test and the model beside it: each operation changes both.
+//! The store under test and the model beside it: how both are begun, and how messages get into them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::ids::{QueueId, TopicName};
 use mezzo_protocol::message::record::MessageParts;
 use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::SimulatedDisk;
 use mezzo_storage::{
-    AckLevel, AskAnswer, Batch, CheckPolicy, CountedAsk, EndTarget, EndTransaction, LeaseRequest, NoObserver,
-    OffsetMove, OpenReport, Operation, OperationResult, Outcome, ParkReason, Refusal, Source, StorageError,
-    Store, StoreOptions, TopicConfig, TransactionOffsets, Visibility, key_hash,
+    AckLevel, Batch, NoObserver, OpenReport, Operation, OperationResult, Outcome, StorageError, Store,
+    StoreOptions, TopicConfig, Visibility,
 };
 
 pub const T0: u64 = 1_700_000_000_000;
 pub const TOPICS: [&str; 2] = ["t", "u"];
+
+/// A message in a batch.
+pub struct Sent {
+    topic: &'static str,
+    body: String,
+    due_ms: u64,
+    delay_ms: Option<u64>,
+    with_id: bool,
+}
 
 /// An undecided transaction: topic and body of each message, and whether it is in doubt. One that began with an id may
 /// have several; the id is its first body.
@@ -24,15 +32,19 @@ pub struct Open {
     pub messages: Vec<(&'static str, String)>,
     pub with_id: bool,
     pub in_doubt: bool,
-    /// Asks that counted since it was last resumed, and in all.
-    pub asks: (u32, usize),
+    /// Asks that counted since it was last resumed, and in all: `None` where what told of the first ones is gone.
+    pub asks: (u32, Option<usize>),
+    /// Milliseconds between its commit and its visibility.
+    pub delay_ms: Option<u64>,
 }
+
+/// Per topic: offset and body of each visible message.
+pub type Visible = BTreeMap<&'static str, Vec<(u64, String)>>;
 
 /// What must be so at one end of the log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
-    /// Per topic: offset and body of each visible message.
-    pub visible: BTreeMap<&'static str, Vec<(u64, String)>>,
+    pub visible: Visible,
     pub open: BTreeMap<u64, Open>,
     /// (due, position) → (topic, body).
     pub due: BTreeMap<(u64, u64), (&'static str, String)>,
@@ -42,14 +54,19 @@ pub struct State {
     pub lease: Option<u64>,
     /// Offset of that queue that decisions have moved.
     pub moved: Option<u64>,
+    /// Offset of that queue that a group without a lease has reported.
+    pub reported: Option<u64>,
     /// Asks that the producer group's own check-back policy allows.
     pub policy: Option<u32>,
+    /// Names of all topics, and of the consumer groups that were made.
+    pub names: (BTreeSet<String>, BTreeSet<String>),
 }
 
 /// The store under test, the model beside it, and the model's past by position.
+#[derive(Clone)]
 pub struct Run {
     pub disk: SimulatedDisk,
-    pub ack: AckLevel,
+    pub options: StoreOptions,
     pub store: Option<Arc<Store>>,
     pub state: State,
     /// State at each end of the log that an append returned.
@@ -58,9 +75,16 @@ pub struct Run {
     pub next_body: u64,
     /// Everything below was known synced.
     pub synced: u64,
+    /// Everything below was shown to consumers, and was known to whoever appended it.
+    pub published: u64,
+    pub appended: u64,
+    /// Where a start that was stopped has written its own frames, from the end that it found on: they change nothing.
+    pub started: Option<(u64, u64)>,
+    /// By the number of each message, where its bytes stand; `u64::MAX` once they may have been carried on.
+    pub places: BTreeMap<u64, u64>,
 }
 
-fn options(ack: AckLevel) -> StoreOptions {
+pub fn options(ack: AckLevel) -> StoreOptions {
     StoreOptions {
         segment_bytes: 32 << 10,
         frame_bytes_max: 8 << 10,
@@ -70,8 +94,12 @@ fn options(ack: AckLevel) -> StoreOptions {
     }
 }
 
-pub fn open(disk: &SimulatedDisk, ack: AckLevel, now: u64) -> Result<(Arc<Store>, OpenReport), StorageError> {
-    Store::open(Arc::new(disk.clone()), options(ack), Timestamp::from_ms(now), Arc::new(NoObserver))
+pub fn open(
+    disk: &SimulatedDisk,
+    options: &StoreOptions,
+    now: u64,
+) -> Result<(Arc<Store>, OpenReport), StorageError> {
+    Store::open(Arc::new(disk.clone()), options.clone(), Timestamp::from_ms(now), Arc::new(NoObserver))
 }
 
 impl Open {
@@ -82,17 +110,26 @@ impl Open {
     }
 }
 
+/// The number that a message's body begins with.
+pub fn number_of(body: &str) -> u64 {
+    body.split('-').next().unwrap().parse().unwrap()
+}
+
 impl Run {
-    pub fn new(disk: SimulatedDisk, ack: AckLevel) -> Self {
+    pub fn new(disk: SimulatedDisk, options: StoreOptions) -> Self {
         Self {
             disk,
-            ack,
+            options,
             store: None,
             state: State::default(),
             past: BTreeMap::new(),
             now: T0,
             next_body: 0,
             synced: 0,
+            published: 0,
+            appended: 0,
+            started: None,
+            places: BTreeMap::new(),
         }
     }
 
@@ -101,35 +138,40 @@ impl Run {
     }
 
     pub fn start(&mut self) -> Result<(), StorageError> {
-        let (store, report) = open(&self.disk, self.ack, self.now)?;
+        let (store, report) = open(&self.disk, &self.options, self.now)?;
         if report.created {
             self.past.insert(report.log.end, State::default());
         }
         // the start's own frame changes nothing
         self.synced = store.limit().0;
-        self.past.insert(self.synced, self.state.clone());
+        self.published = self.synced;
         self.store = Some(store);
+        self.remember();
         Ok(())
     }
 
-    /// Appends one operation, lets `model` change the state by its result, and remembers the state at the log's end.
+    /// The log ends here, with this state.
+    pub fn remember(&mut self) {
+        let store = self.store();
+        self.appended = store.end().0;
+        self.published = self.published.max(store.limit().0);
+        if self.options.ack == AckLevel::Durable {
+            self.synced = self.synced.max(store.limit().0);
+        }
+        self.past.insert(self.appended, self.state.clone());
+    }
+
+    /// Appends some operations, lets `model` change the state by their results, and remembers the state at the log's
+    /// end.
     pub fn append(
         &mut self,
         mut batch: Batch,
-        model: impl FnOnce(&mut State, &OperationResult),
+        model: impl FnOnce(&mut State, &[OperationResult]),
     ) -> Result<(), StorageError> {
         self.now += 1;
-        let before = self.state.clone();
-        let end = match self.store().append(Timestamp::from_ms(self.now), &mut batch) {
-            Ok(end) => end.0,
-            Err(e) => {
-                // the write may or may not have reached the disk; if it has, all of it counts
-                self.state = before;
-                return Err(e);
-            }
-        };
-        model(&mut self.state, &batch.results()[0]);
-        self.past.insert(end, self.state.clone());
+        self.store().append(Timestamp::from_ms(self.now), &mut batch)?;
+        model(&mut self.state, batch.results());
+        self.remember();
         Ok(())
     }
 
@@ -140,21 +182,26 @@ impl Run {
     ) -> Result<(), StorageError> {
         let mut batch = Batch::default();
         batch.push(operation);
-        self.append(batch, model)
+        self.append(batch, |state, results| model(state, &results[0]))
     }
 
+    /// Makes one of the topics that messages are sent to, or another one.
     pub fn put_topic(&mut self, name: &'static str) -> Result<(), StorageError> {
         let config = TopicConfig::new(TopicName::new(name).unwrap(), 1);
         self.one(Operation::PutTopic(config), |state, _| {
-            state.visible.insert(name, Vec::new());
-        })?;
-        self.sync()
+            state.names.0.insert(name.to_owned());
+            if TOPICS.contains(&name) {
+                state.visible.insert(name, Vec::new());
+            }
+        })
     }
 
     pub fn sync(&mut self) -> Result<(), StorageError> {
         let store = self.store();
+        let end = store.end().0;
         store.sync()?;
-        self.synced = self.synced.max(store.limit().0);
+        self.synced = self.synced.max(end);
+        self.published = self.published.max(store.limit().0);
         Ok(())
     }
 
@@ -175,14 +222,29 @@ impl Run {
         size: usize,
         of_many: Option<u64>,
     ) -> Result<(), StorageError> {
+        let mut batch = Batch::default();
+        let message = self.message(&mut batch, topic, visibility, size, of_many.map(|origin| (origin, 0)));
+        self.append_messages(batch, vec![message])
+    }
+
+    /// Puts a message into a batch, behind `ahead` others of its transaction in the same batch.
+    pub fn message(
+        &mut self,
+        batch: &mut Batch,
+        topic: &'static str,
+        visibility: Visibility,
+        size: usize,
+        of_many: Option<(u64, usize)>,
+    ) -> Sent {
         self.next_body += 1;
-        let body = format!("{}-{}", self.next_body, "x".repeat(size));
+        let number = self.next_body;
+        let body = format!("{number}-{}", "x".repeat(size));
         let mut props = format!("UNIQ_KEY\u{1}{body}\u{2}PGROUP\u{1}pg\u{2}");
-        if let Some(origin) = of_many {
+        if let Some((origin, ahead)) = of_many {
             let messages = self.state.open.get(&origin).map_or(&[][..], |open| &open.messages);
-            let id = messages.first().map_or(&body, |(_, first)| first);
-            let id = id.split('-').next().unwrap();
-            props += &format!("MEZZO_TX\u{1}{id}\u{2}MEZZO_TX_SEQ\u{1}{}\u{2}", messages.len());
+            let first = messages.first().map_or(number - ahead as u64, |(_, first)| number_of(first));
+            let sequence = messages.len() + ahead;
+            props += &format!("MEZZO_TX\u{1}{first}\u{2}MEZZO_TX_SEQ\u{1}{sequence}\u{2}");
         }
         let parts = MessageParts {
             topic,
@@ -196,160 +258,47 @@ impl Run {
             body: body.as_bytes(),
             properties: props.as_bytes(),
         };
-        let store = self.store();
-        let mut batch = Batch::default();
-        let due = match visibility {
-            Visibility::Due(at) => at.as_ms(),
-            _ => 0,
+        let (due_ms, delay_ms) = match visibility {
+            Visibility::Due(at) => (at.as_ms(), None),
+            Visibility::Prepared { delay_ms } => (0, delay_ms),
+            Visibility::Now => (0, None),
         };
+        let store = self.store();
         let handle = store.topic(topic).unwrap();
         batch.send(&store.encoder(), &handle, QueueId(0), visibility, &parts).unwrap();
-        self.append(batch, |state, result| match result {
-            OperationResult::Stored { queue_offset, .. } => {
-                state.visible.entry(topic).or_default().push((queue_offset.0, body));
-            }
-            OperationResult::Prepared { origin, .. } => {
-                let open = state.open.entry(origin.0).or_default();
-                open.messages.push((topic, body));
-                open.with_id = of_many.is_some();
-            }
-            OperationResult::Scheduled { position } => {
-                state.due.insert((due, position.0), (topic, body));
-            }
-            other => assert!(matches!(other, OperationResult::Refused(_)), "{other:?}"),
-        })
+        Sent { topic, body, due_ms, delay_ms, with_id: of_many.is_some() }
     }
 
-    pub fn end(&mut self, origin: u64, outcome: Outcome) -> Result<(), StorageError> {
-        let open = self.state.open.get(&origin);
-        let (key, count) = match (open, self.state.decided.get(&origin)) {
-            (Some(open), _) => (open.key(), Some(u16::try_from(open.messages.len()).unwrap())),
-            (None, Some((key, _))) => (key.clone(), None),
-            (None, None) => return Ok(()),
-        };
-        let to = self.now - T0;
-        let offsets = self.state.lease.map(|epoch| TransactionOffsets {
-            group: GroupName::new("cg").unwrap(),
-            entries: vec![OffsetMove {
-                topic: TopicName::new(TOPICS[0]).unwrap(),
-                queue: QueueId(0),
-                from: self.state.moved.map(QueueOffset),
-                offset: QueueOffset(to),
-                epoch,
-            }],
-        });
-        let end = EndTransaction {
-            target: EndTarget::Origin(PhysicalOffset(origin)),
-            table_offset: Some(origin),
-            keys: Some([key_hash(&key), 0]),
-            producer_group: Some(GroupName::new("pg").unwrap()),
-            outcome,
-            source: Source::Producer,
-            count,
-            offsets,
-            only_in_doubt: false,
-            decider: None,
-            reason: None,
-        };
-        self.one(Operation::End(end), |state, result| match result {
-            OperationResult::Decided(decision) => {
-                let open = state.open.remove(&origin).expect("only an open one can be decided");
-                assert_eq!(decision.outcome, outcome);
-                assert_eq!(usize::from(decision.count), open.messages.len());
-                if outcome == Outcome::Committed {
-                    state.moved = state.lease.map(|_| to).or(state.moved);
-                    let first = [decision.queue_offset];
-                    let offsets = if open.messages.len() == 1 { &first } else { &*decision.queue_offsets };
-                    for ((topic, body), offset) in open.messages.into_iter().zip(offsets) {
-                        state.visible.entry(topic).or_default().push((offset.unwrap().0, body));
+    /// Appends messages and nothing else.
+    pub fn append_messages(&mut self, batch: Batch, sent: Vec<Sent>) -> Result<(), StorageError> {
+        let mut places = Vec::new();
+        self.append(batch, |state, results| {
+            assert_eq!(sent.len(), results.len());
+            for (sent, result) in sent.into_iter().zip(results) {
+                let Sent { topic, body, due_ms, delay_ms, with_id } = sent;
+                let number = number_of(&body);
+                match result {
+                    OperationResult::Stored { queue_offset, position } => {
+                        places.push((number, position.0));
+                        state.visible.entry(topic).or_default().push((queue_offset.0, body));
                     }
+                    OperationResult::Prepared { origin, position } => {
+                        places.push((number, position.0));
+                        let open = state.open.entry(origin.0).or_default();
+                        open.messages.push((topic, body));
+                        open.with_id = with_id;
+                        open.asks.1 = open.asks.1.or(Some(0));
+                        open.delay_ms = delay_ms;
+                    }
+                    OperationResult::Scheduled { position } => {
+                        places.push((number, position.0));
+                        state.due.insert((due_ms, position.0), (topic, body));
+                    }
+                    other => assert!(matches!(other, OperationResult::Refused(_)), "{other:?}"),
                 }
-                state.decided.insert(origin, (key, outcome));
             }
-            OperationResult::AlreadyDecided(_) => assert_eq!(state.decided[&origin].1, outcome),
-            OperationResult::Conflict(_) => assert_ne!(state.decided[&origin].1, outcome),
-            other => panic!("{other:?}"),
-        })
-    }
-
-    /// A client that is there for the first time asks for the lease: it is given when the one before has expired.
-    pub fn lease(&mut self) -> Result<(), StorageError> {
-        let request = LeaseRequest {
-            group: GroupName::new("cg").unwrap(),
-            topic: TopicName::new(TOPICS[0]).unwrap(),
-            queue: QueueId(0),
-            client: self.now.to_string(),
-            ttl_ms: 3,
-            renews: None,
-        };
-        self.one(Operation::Lease(request), |state, result| match result {
-            OperationResult::Leased { epoch, next_offset, .. } => {
-                assert!(state.lease.is_none_or(|before| before < *epoch));
-                assert_eq!(next_offset.map(|offset| offset.0), state.moved);
-                state.lease = Some(*epoch);
-            }
-            other => {
-                assert!(matches!(other, OperationResult::Refused(Refusal::LeaseHeld { .. })), "{other:?}")
-            }
-        })
-    }
-
-    /// Somebody was asked about an open transaction, and the ask counts.
-    pub fn asked(&mut self, origin: u64) -> Result<(), StorageError> {
-        let asks = vec![CountedAsk {
-            origin: PhysicalOffset(origin),
-            peer: None,
-            answer: AskAnswer::Silence,
-            waited_ms: 1,
-        }];
-        self.one(Operation::Asked(asks), |state, _| {
-            let open = state.open.get_mut(&origin).unwrap();
-            open.asks = (open.asks.0 + 1, open.asks.1 + 1);
-        })
-    }
-
-    pub fn park(&mut self, origin: u64) -> Result<(), StorageError> {
-        let park = Operation::Park { origin: PhysicalOffset(origin), reason: ParkReason::CheckMax };
-        self.one(park, |state, _| state.open.get_mut(&origin).unwrap().in_doubt = true)
-    }
-
-    pub fn resume(&mut self, origin: u64) -> Result<(), StorageError> {
-        let resume = Operation::Resume { origin: PhysicalOffset(origin), by: None };
-        self.one(resume, |state, result| {
-            if *result == OperationResult::Done {
-                let open = state.open.get_mut(&origin).unwrap();
-                (open.in_doubt, open.asks.0) = (false, 0);
-            }
-        })
-    }
-
-    /// Gives the producer group a policy of its own, or takes it away.
-    pub fn set_policy(&mut self, check_max: Option<u32>) -> Result<(), StorageError> {
-        let group = GroupName::new("pg").unwrap();
-        let operation = match check_max {
-            Some(check_max) => {
-                let policy = CheckPolicy { check_max, ..CheckPolicy::default() };
-                Operation::PutPolicy { group, policy }
-            }
-            None => Operation::DeletePolicy(group),
-        };
-        self.one(operation, |state, result| {
-            if *result == OperationResult::Done {
-                state.policy = check_max;
-            }
-        })
-    }
-
-    pub fn tick(&mut self) -> Result<(), StorageError> {
-        let now = self.now + 1;
-        // the model reads the offsets off the queue's own count, which the comparison then checks
-        self.one(Operation::Tick(Timestamp::from_ms(now)), |state, _| {
-            let later = state.due.split_off(&(now + 1, 0));
-            for (_, (topic, body)) in std::mem::replace(&mut state.due, later) {
-                let queue = state.visible.entry(topic).or_default();
-                let next = queue.last().map_or(0, |(offset, _)| offset + 1);
-                queue.push((next, body));
-            }
-        })
+        })?;
+        self.places.extend(places);
+        Ok(())
     }
 }

@@ -50,11 +50,10 @@ impl Run {
             22 if !open.is_empty() => self.resume(open[random.below(open.len() as u64) as usize]),
             23 => self.set_policy([None, Some(3), Some(7)][random.below(3) as usize]),
             12 => self.tick(),
-            13 => self.store().checkpoint(false),
+            13 => self.checkpoint(),
             14 => {
-                let store = self.store();
-                while store.prepare_step()? {}
-                store.keep(Timestamp::from_ms(self.now)).map(|_| ())
+                self.prepare()?;
+                self.keep_once().map(|_| ())
             }
             _ => self.sync(),
         }
@@ -66,12 +65,12 @@ impl Run {
         self.start()?;
         for topic in TOPICS {
             self.put_topic(topic)?;
+            self.sync()?;
         }
         for _ in 0..steps {
             self.step(&mut random)?;
         }
-        self.store().close(Timestamp::from_ms(self.now))?;
-        self.store = None;
+        self.close()?;
         self.start()?;
         for _ in 0..steps {
             self.step(&mut random)?;

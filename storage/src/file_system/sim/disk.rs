@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::CrashMode;
 use super::inode::{Inode, InodeId};
+use super::journal::{DiskOperation, DiskOperationKind};
 use super::prng::Prng;
 use crate::file_system::OpenMode;
 
@@ -81,6 +82,15 @@ impl Faults {
         Ok(())
     }
 
+    /// Counts a sync; fails if this one was ordered to.
+    fn count_sync(&mut self) -> io::Result<()> {
+        self.syncs += 1;
+        if self.failing_sync == Some(self.syncs) {
+            return Err(io::Error::other("input/output error (simulated)"));
+        }
+        Ok(())
+    }
+
     /// What was ordered and has not happened does not happen.
     pub(super) fn forget(&mut self) {
         if !self.died {
@@ -105,9 +115,31 @@ pub(super) struct Disk {
     locks: BTreeSet<PathBuf>,
     next_inode: InodeId,
     pub(super) faults: Faults,
+    /// Counted operations, if somebody wants to know.
+    pub(super) journal: Option<Vec<DiskOperation>>,
 }
 
 impl Disk {
+    /// Counts an operation on what has this name.
+    fn count(&mut self, kind: DiskOperationKind, path: &Path) -> io::Result<()> {
+        self.faults.count()?;
+        if let Some(journal) = &mut self.journal {
+            journal.push(DiskOperation { kind, path: path.to_path_buf(), bytes: 0 });
+        }
+        Ok(())
+    }
+
+    /// Counts an operation on an open file, which may have lost its name.
+    fn count_on(&mut self, kind: DiskOperationKind, id: InodeId, bytes: usize) -> io::Result<()> {
+        self.faults.count()?;
+        if let Some(journal) = &mut self.journal {
+            let named = self.names.iter().find(|(_, named)| **named == id);
+            let path = named.map(|(path, _)| path.clone()).unwrap_or_default();
+            journal.push(DiskOperation { kind, path, bytes });
+        }
+        Ok(())
+    }
+
     pub(super) fn lookup(&self, path: &Path) -> io::Result<InodeId> {
         self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -148,7 +180,7 @@ impl Disk {
         if path.parent().is_none_or(|dir| !self.dirs.contains(dir)) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        self.faults.count()?;
+        self.count(DiskOperationKind::Create, path)?;
         if let Ok(id) = self.lookup(path) {
             self.inode_mut(id)?.set_len(0);
             return Ok(id);
@@ -162,14 +194,14 @@ impl Disk {
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let id = self.lookup(from)?;
-        self.faults.count()?;
+        self.count(DiskOperationKind::Rename, to)?;
         self.change_names(Pending::Rename(from.to_path_buf(), to.to_path_buf(), id));
         Ok(())
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.lookup(path)?;
-        self.faults.count()?;
+        self.count(DiskOperationKind::Remove, path)?;
         self.change_names(Pending::Unlink(path.to_path_buf()));
         Ok(())
     }
@@ -180,7 +212,8 @@ impl Disk {
     }
 
     pub(super) fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
-        self.count_sync()?;
+        self.count(DiskOperationKind::SyncFolder, dir)?;
+        self.faults.count_sync()?;
         let (now, later) =
             std::mem::take(&mut self.pending).into_iter().partition(|change| change.is_in(dir));
         self.pending = later;
@@ -192,29 +225,19 @@ impl Disk {
         Ok(())
     }
 
-    fn count_sync(&mut self) -> io::Result<()> {
-        self.faults.count()?;
-        self.faults.syncs += 1;
-        if self.faults.failing_sync == Some(self.faults.syncs) {
-            return Err(io::Error::other("input/output error (simulated)"));
-        }
-        Ok(())
-    }
-
     pub(super) fn sync(&mut self, id: InodeId) -> io::Result<()> {
-        let counted = self.count_sync();
-        let failed = self.faults.failing_sync == Some(self.faults.syncs);
+        self.count_on(DiskOperationKind::Sync, id, 0)?;
+        let counted = self.faults.count_sync();
         let inode = self.inode_mut(id)?;
         match counted {
             Ok(()) => inode.sync(),
-            Err(_) if failed => inode.forget_pending(),
-            Err(_) => {}
+            Err(_) => inode.forget_pending(),
         }
         counted
     }
 
     pub(super) fn write(&mut self, id: InodeId, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.faults.count()?;
+        self.count_on(DiskOperationKind::Write, id, bytes.len())?;
         self.faults.writes += 1;
         if self.faults.failing_write == Some(self.faults.writes) {
             return Err(io::Error::other("input/output error (simulated)"));
@@ -233,7 +256,7 @@ impl Disk {
     }
 
     pub(super) fn set_len(&mut self, id: InodeId, len: u64) -> io::Result<()> {
-        self.faults.count()?;
+        self.count_on(DiskOperationKind::Resize, id, 0)?;
         self.check_space(len.saturating_sub(self.inode(id)?.len()))?;
         self.inode_mut(id)?.set_len(len);
         Ok(())
@@ -310,6 +333,7 @@ impl Disk {
             locks: BTreeSet::new(),
             next_inode: self.next_inode,
             faults: Faults::default(),
+            journal: None,
         }
     }
 }

@@ -186,3 +186,23 @@ fn a_read_fails_once_and_a_fault_that_is_taken_back_does_not_happen() {
     file.sync_data().unwrap_err();
     assert!(disk.has_died());
 }
+
+#[test]
+fn operations_are_named_by_kind_and_file_from_when_it_is_asked_for() {
+    let (disk, file) = disk_with("/d/f");
+    file.write_all_at(b"before", 0).unwrap();
+    disk.record_operations();
+    file.write_all_at(b"abc", 0).unwrap();
+    file.sync_all().unwrap();
+    disk.rename(Path::new("/d/f"), Path::new("/d/g")).unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    file.set_len(1).unwrap();
+    disk.remove(Path::new("/d/g")).unwrap();
+    disk.fail_after_ops(0);
+    file.write_all_at(b"dead", 0).unwrap_err();
+    let names: Vec<String> = disk.recorded().iter().map(ToString::to_string).collect();
+    let all =
+        ["Write /d/f (3 bytes)", "Sync /d/f", "Rename /d/g", "SyncFolder /d", "Resize /d/g", "Remove /d/g"];
+    assert_eq!(names, all);
+    assert!(disk.crash(CrashMode::KeepAll).recorded().is_empty());
+}
