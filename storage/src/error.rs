@@ -8,7 +8,8 @@ use crate::format::FormatError;
 
 /// Failure of a storage operation.
 ///
-/// [`StorageError::Busy`] alone is worth retrying as it stands; [`StorageError::Fenced`] ends the process.
+/// [`StorageError::Busy`] and [`StorageError::PageDamaged`] are worth retrying as they stand; [`StorageError::Fenced`]
+/// ends the process.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -25,6 +26,20 @@ pub enum StorageError {
     /// Bytes that were known durable are not what was written. Nothing has been changed.
     #[error("{} is damaged at offset {offset}: {reason}", file.display())]
     Corrupt {
+        /// The damaged file.
+        file: PathBuf,
+        /// Byte offset inside that file.
+        offset: u64,
+        /// What does not hold there.
+        reason: String,
+    },
+    /// A page of a consume queue is not what was written. It is derived, and made anew from the log while the broker
+    /// runs: retryable.
+    #[error(
+        "{} is damaged at offset {offset}: consume queue page: {reason}; it is made anew from the log, try again later",
+        file.display()
+    )]
+    PageDamaged {
         /// The damaged file.
         file: PathBuf,
         /// Byte offset inside that file.

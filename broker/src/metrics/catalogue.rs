@@ -125,6 +125,10 @@ families! {
         "Bytes read by them";
     DAMAGES: Counter "mezzo_damage_met" { "by": "scrub, read" }
         "Damaged places met on the disk, again each time: by the scrub, or by a read, which was answered with an error. The log names file and offset once";
+    PAGES_DAMAGED: Counter "mezzo_queue_pages_damaged"
+        "Pages of consume queues found damaged while the broker ran; pulls from them are refused as busy until they are made anew from the log";
+    PAGES_MENDED: Counter "mezzo_queue_pages_mended"
+        "Those that were made anew";
     CONNECTIONS: Gauge "mezzo_connections"
         "Connections open now, to broker and name server";
     CONNECTIONS_ACCEPTED: Counter "mezzo_connections_accepted"

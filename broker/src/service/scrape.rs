@@ -152,6 +152,8 @@ fn damage(told: &mut Exposition, services: &Services) {
     let counts = services.store.damage_counts();
     told.counter(&names::SCRUB_ROUNDS, counts.scrub_rounds);
     told.counter(&names::SCRUB_BYTES, counts.scrubbed_bytes);
+    told.counter(&names::PAGES_DAMAGED, counts.damaged_pages);
+    told.counter(&names::PAGES_MENDED, counts.mended_pages);
     told.counters(&names::DAMAGES, [("scrub", counts.scrub_damages), ("read", counts.damaged_reads)]);
 }
 

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! `open.rs` recovers, `checkpoint.rs` writes checkpoints, `retention.rs` moves the base and deletes old segments, whose
-//! open messages `carry.rs` takes out of them, `background.rs` holds the threads. Locks are taken in this order and never
-//! the other way: carrying, checkpointing, appender, syncing, publishing, pending, queue, first sends.
+//! open messages `carry.rs` takes out of them, `mend.rs` makes damaged derived pages anew, `background.rs` holds the
+//! threads. Locks are taken in this order and never the other way: mending, carrying, checkpointing, appender, syncing, publishing, pending, queue, first sends.
 
 mod append;
 mod background;
@@ -21,6 +21,8 @@ mod census;
 mod checkpoint;
 mod counts;
 mod dedup;
+mod fold;
+mod mend;
 mod open;
 mod operators;
 mod read;
@@ -167,6 +169,7 @@ pub struct Store {
     checkpoints: StateFolder,
     checkpointing: Mutex<checkpoint::CheckpointState>,
     damage: scrub::DamageLog,
+    mending: Mutex<mend::Mending>,
     carrying: Mutex<carry::CarryWork>,
     retention: Mutex<RetentionFigures>,
     reserve: Reserve,

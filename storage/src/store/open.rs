@@ -261,6 +261,7 @@ impl Store {
             segments_wanted: Signal::default(),
             unsynced_messages: AtomicU64::new(0),
             checkpointing: Mutex::new(CheckpointState { position: header.position, base }),
+            mending: Mutex::default(),
             carrying: Mutex::default(),
             retention: Mutex::default(),
             reserve: Reserve::open(&*fs, dir)?,

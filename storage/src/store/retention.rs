@@ -12,15 +12,13 @@ use std::ops::Range;
 use mezzo_protocol::ids::{GroupName, QueueOffset};
 use mezzo_protocol::time::Timestamp;
 
+use super::fold::Fold;
 use super::{Store, lock};
 use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
-use crate::format::frame::FrameKind;
-use crate::format::state_file::{StateFile, StateHeader};
+use crate::format::state_file::StateHeader;
 use crate::log::SegmentInfo;
 use crate::options::AtMaxBytes;
-use crate::state::corrupt_log;
-use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Unseen;
 use crate::state::segments::SegmentSummary;
 use crate::state::snapshot;
@@ -104,6 +102,8 @@ impl Store {
 
     /// Whether there is more to do at once, and the first failure: one does not keep the others from being done.
     fn keep_once(&self, now: Timestamp) -> (bool, Result<(), StorageError>) {
+        // first: what retention reads may be in them
+        let mended = self.mend(now);
         let closed = self.close_history();
         self.measure();
         let due = {
@@ -116,7 +116,11 @@ impl Store {
             Ok(more) => (more, Ok(())),
             Err(e) => (false, Err(e)),
         };
-        (cut | retained, checkpointed.and(failed).and(self.expire_history(now)))
+        let (mends, mended) = match mended {
+            Ok(more) => (more, Ok(())),
+            Err(e) => (false, Err(e)),
+        };
+        (mends | cut | retained, checkpointed.and(failed).and(self.expire_history(now)).and(mended))
     }
 
     fn close_history(&self) -> Result<(), StorageError> {
@@ -240,7 +244,11 @@ impl Store {
         let first = self.log.remove_first_segment()?;
         self.appender().ledger.segments.drop_before(first);
         for queue in self.topics().iter().flat_map(|t| t.queues()) {
-            queue.drop_before(&self.view.pages, first)?;
+            match queue.drop_before(&self.view.pages, first) {
+                // made anew, its front goes with the next segment
+                Err(StorageError::PageDamaged { .. }) => {}
+                dropped => dropped?,
+            }
         }
         tracing::info!(first_position = first, "retention deleted a log segment");
         for (group, messages) in &unread {
@@ -310,36 +318,10 @@ impl Store {
 
     /// base' = fold(base, frames below `to`), made durable.
     fn advance_base(&self, base: &StateHeader, to: u64) -> Result<StateHeader, StorageError> {
-        let path = self.base.path(base.generation);
-        let bytes = crate::base::read_whole(&*self.fs, &path)?;
-        let file = StateFile::parse(&bytes).map_err(|e| StorageError::corrupt(&path, 0, e))?;
-        let mut ledger = Ledger::new(self.options.segment_bytes, self.options.check, None);
-        snapshot::restore_base(&mut ledger, &file)?;
-        let mut header =
-            StateHeader { generation: base.generation + 1, position: to, synced_to: to, ..file.header };
-        // a base of before a cut may end in the gap behind it, where there are no bytes
-        let from = base.position.max(self.log.first_position());
-        let losses = ledger.lost.losses.clone();
-        let mut end = from;
-        self.log.scan(from, to, &mut |frame| {
-            let follows = match frame.header.kind {
-                FrameKind::Segment => header.index,
-                _ => header.index + 1,
-            };
-            let bridged = losses.list.iter().any(|loss| (end..=frame.position).contains(&loss.from));
-            end = frame.end();
-            if frame.header.index != follows && !(bridged && frame.header.index > follows) {
-                return Err(corrupt_log(frame.position, "the log does not continue the base"));
-            }
-            header.index = frame.header.index;
-            header.time_ms = frame.header.time_ms;
-            header.term = frame.header.term;
-            for record in frame.records() {
-                let at = At { position: record.position, size: record.size(), time_ms: frame.header.time_ms };
-                ledger.apply(at, record.kind, record.flags, record.payload, &mut Unseen)?;
-            }
-            Ok(())
-        })?;
+        let mut fold = Fold::from_base(self, base)?;
+        self.log.scan(fold.end(), to, &mut |frame| fold.take(frame, &mut Unseen))?;
+        let Fold { ledger, header, .. } = fold;
+        let header = StateHeader { generation: base.generation + 1, position: to, synced_to: to, ..header };
         let bytes = snapshot::base_file(&ledger, header);
         self.state_bytes.fetch_max(bytes.len() as u64, Ordering::Relaxed);
         self.base.write(&*self.fs, header.generation, &bytes)?;

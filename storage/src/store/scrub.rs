@@ -27,6 +27,10 @@ pub struct DamageCounts {
     pub scrub_damages: u64,
     /// Reads for consumers and others that met damage and were answered with an error.
     pub damaged_reads: u64,
+    /// Pages of consume queues that were found damaged while the store was open.
+    pub damaged_pages: u64,
+    /// Those of them that were made anew from the log.
+    pub mended_pages: u64,
 }
 
 /// Counts, and which places were logged.
@@ -36,6 +40,8 @@ pub(super) struct DamageLog {
     bytes: AtomicU64,
     scrubbed: AtomicU64,
     reads: AtomicU64,
+    pages: AtomicU64,
+    mended: AtomicU64,
     places: Mutex<BTreeSet<(PathBuf, u64)>>,
 }
 
@@ -52,6 +58,24 @@ impl DamageLog {
             );
         }
         true
+    }
+
+    /// A page of a consume queue is damaged. Each is logged once, also if it is again after it was made anew.
+    pub(super) fn note_page(&self, error: &StorageError) {
+        let StorageError::PageDamaged { file, offset, reason } = error else { return };
+        self.pages.fetch_add(1, Ordering::Relaxed);
+        let mut places = lock(&self.places);
+        if places.len() < PLACES_MAX && places.insert((file.clone(), *offset)) {
+            tracing::warn!(
+                file = %file.display(), offset, reason,
+                "damaged consume queue page: it is made anew from the log; who reads it meanwhile is told to try again"
+            );
+        }
+    }
+
+    /// A damaged page was made anew.
+    pub(super) fn note_mended(&self) {
+        self.mended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A read that somebody waited for has failed.
@@ -92,6 +116,8 @@ impl Store {
             scrubbed_bytes: self.damage.bytes.load(Ordering::Relaxed),
             scrub_damages: self.damage.scrubbed.load(Ordering::Relaxed),
             damaged_reads: self.damage.reads.load(Ordering::Relaxed),
+            damaged_pages: self.damage.pages.load(Ordering::Relaxed),
+            mended_pages: self.damage.mended.load(Ordering::Relaxed),
         }
     }
 

@@ -11,7 +11,7 @@ use mezzo_protocol::{
         response_code::ResponseCode,
     },
 };
-use mezzo_storage::state::topics::PERM_READ;
+use mezzo_storage::{StorageError, state::topics::PERM_READ};
 
 use super::{
     outbound::{Held, RemotingChannel},
@@ -214,8 +214,12 @@ fn reply(pulled: Result<Pulled, PullError>, channel: &RemotingChannel) -> Remoti
     let pulled = match pulled {
         Ok(pulled) => pulled,
         Err(error) => {
-            tracing::error!(%error, "a pull could not be read");
-            return response::refusal(ResponseCode::SYSTEM_ERROR, error.to_string());
+            match &error {
+                // the store has said so, once and not with each pull
+                PullError::Storage(StorageError::Corrupt { .. } | StorageError::PageDamaged { .. }) => {}
+                _ => tracing::error!(%error, "a pull could not be read"),
+            }
+            return response::pull_refusal(&error);
         }
     };
     channel.delivers(pulled.messages, pulled.body.len());

@@ -12,7 +12,8 @@ use super::{outcome, turn::ReplyTo};
 use crate::metrics::Metrics;
 use crate::service::{
     append::AppendError, client_registry::JoinRefused, group::GroupError, offset::OffsetError,
-    redelivery::SendBackError, send::SendError, topic::TopicError, transaction_admin::AdminError,
+    pull::PullError, redelivery::SendBackError, send::SendError, topic::TopicError,
+    transaction_admin::AdminError,
 };
 
 /// The remark when a connection has as many requests open as it may.
@@ -122,6 +123,15 @@ pub(crate) fn offset_refusal(error: &OffsetError) -> RemotingCommand {
     refusal(code, error.to_string()).with_ext(ext)
 }
 
+/// A pull could not be read.
+pub(crate) fn pull_refusal(error: &PullError) -> RemotingCommand {
+    let code = match error {
+        PullError::Storage(error) => code_of_storage(error),
+        PullError::Message { .. } => ResponseCode::SYSTEM_ERROR,
+    };
+    refusal(code, error.to_string())
+}
+
 /// The store refused the turn's batch as a whole; nothing of it was appended.
 pub(crate) fn storage_refusal(error: &StorageError) -> RemotingCommand {
     refusal(code_of_storage(error), error.to_string())
@@ -189,7 +199,7 @@ fn code_of_refusal(refused: Refusal) -> ResponseCode {
 
 fn code_of_storage(error: &StorageError) -> ResponseCode {
     match error {
-        StorageError::Busy { .. } => ResponseCode::SYSTEM_BUSY,
+        StorageError::Busy { .. } | StorageError::PageDamaged { .. } => ResponseCode::SYSTEM_BUSY,
         StorageError::Fenced { .. } => ResponseCode::SERVICE_NOT_AVAILABLE,
         StorageError::TooLarge { .. } => ResponseCode::MESSAGE_ILLEGAL,
         // the enum is open; whatever else goes wrong is an error of the system

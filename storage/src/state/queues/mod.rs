@@ -8,6 +8,6 @@ mod queue_log;
 
 pub(crate) use page_check::{OwnedPage, check_pages};
 pub use pages::{ENTRIES_PER_PAGE, PageStore};
-pub(crate) use pages::{PAGE_BYTES, PageId};
+pub(crate) use pages::{PAGE_BYTES, PAGES_PER_FILE, PageId};
 pub(crate) use queue_log::PageRef;
 pub use queue_log::{EntriesRead, QueueLog};

@@ -9,25 +9,31 @@
 //!
 //! The space of a page file is taken when the file is made, ahead of use, so that publishing does not fail on a full
 //! disk. Pages are written without sync; a checkpoint syncs them and records who owns which. A page given back is used again
-//! only after the next checkpoint, because the last one still names its old owner.
+//! only after the next checkpoint, because the last one still names its old owner. Pages that do not hold when they are
+//! read are remembered for whoever makes them anew.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use crate::concurrency::atomic::{AtomicBool, Ordering};
-use crate::concurrency::{Mutex, RwLock};
+use crate::concurrency::{Mutex, MutexGuard, RwLock};
 use crate::error::StorageError;
 use crate::file_system::{File, FileSystem, OpenMode};
 use crate::format::queue_entry::{QUEUE_ENTRY_BYTES, QueueEntry};
+
+use super::queue_log::PageRef;
 
 /// Bytes of a page.
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// Entries of a full page.
 pub const ENTRIES_PER_PAGE: usize = 170;
 /// Pages of one file: 16 MiB.
-pub(super) const PAGES_PER_FILE: u32 = 4096;
+pub(crate) const PAGES_PER_FILE: u32 = 4096;
 /// Pages left at which new messages are refused if no further file can be made: for what is in the log already.
 const PAGES_KEPT: u64 = PAGES_PER_FILE as u64 / 2;
+/// Damaged pages that are remembered; one beyond is when it is read again.
+const DAMAGED_MAX: usize = PAGES_PER_FILE as usize;
 const FILE_BYTES: u64 = PAGES_PER_FILE as u64 * PAGE_BYTES as u64;
 const ENTRIES_BYTES: usize = ENTRIES_PER_PAGE * QUEUE_ENTRY_BYTES;
 
@@ -42,6 +48,8 @@ pub struct PageStore {
     allocation: Mutex<Allocation>,
     /// The next page file could not be made, and few pages are left.
     crowded: AtomicBool,
+    /// Pages that did not hold when they were read.
+    damaged: Mutex<BTreeSet<PageId>>,
 }
 
 struct PageFile {
@@ -81,6 +89,7 @@ impl PageStore {
             files: RwLock::default(),
             allocation: Mutex::new(Allocation { next, free, freed: Vec::new() }),
             crowded: AtomicBool::new(false),
+            damaged: Mutex::default(),
         };
         store.ensure_files(next)?;
         Ok(store)
@@ -98,7 +107,8 @@ impl PageStore {
             files.push(PageFile { path, file });
         }
         let (files, allocation) = (RwLock::new(files), Mutex::default());
-        Ok(Self { fs, dir, files, allocation, crowded: AtomicBool::new(false) })
+        let (crowded, damaged) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { fs, dir, files, allocation, crowded, damaged })
     }
 
     /// Opens or creates files so that `pages` pages have a place.
@@ -165,31 +175,66 @@ impl PageStore {
             })
         };
         self.ensure_files(page + 1)?;
-        let mut bytes = Vec::with_capacity(PAGE_BYTES);
-        for entry in entries.iter().take(ENTRIES_PER_PAGE) {
-            bytes.extend_from_slice(&entry.to_bytes());
-        }
-        bytes.resize(ENTRIES_BYTES, 0);
-        bytes.extend_from_slice(&first.to_le_bytes());
-        bytes.extend_from_slice(&u16::try_from(entries.len()).unwrap_or(0).to_le_bytes());
-        bytes.extend_from_slice(&[0; 2]);
-        let crc = page_crc(seed, &bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
         let (file, path, at) = self.place(page)?;
-        file.write_all_at(&bytes, at).map_err(StorageError::io("write", &path))?;
+        file.write_all_at(&encode_page(seed, first, entries), at)
+            .map_err(StorageError::io("write", &path))?;
         Ok(page)
     }
 
+    /// Writes what a page held before it was damaged.
+    pub(crate) fn write_again(
+        &self,
+        seed: u32,
+        page: &PageRef,
+        entries: &[QueueEntry],
+    ) -> Result<(), StorageError> {
+        let (file, path, at) = self.place(page.page)?;
+        // it may have been cut short
+        if file.len().map_err(StorageError::io("measure", &path))? < FILE_BYTES {
+            file.allocate(FILE_BYTES).map_err(StorageError::io("allocate", &path))?;
+        }
+        file.write_all_at(&encode_page(seed, page.first, entries), at)
+            .map_err(StorageError::io("write", &path))
+    }
+
     /// Reads a page back; it must be the page of this queue that starts at `first`.
+    ///
+    /// # Errors
+    /// [`StorageError::PageDamaged`]; the page is remembered as such.
     pub(crate) fn read(&self, seed: u32, page: PageId, first: u64) -> Result<Vec<QueueEntry>, StorageError> {
         let (file, path, at) = self.place(page)?;
         let mut bytes = [0u8; PAGE_BYTES];
-        file.read_exact_at(&mut bytes, at).map_err(StorageError::io("read", &path))?;
-        parse_page(&bytes, seed, first).map_err(|reason| StorageError::Corrupt {
-            file: path,
-            offset: at,
-            reason: format!("consume queue page: {reason}; it is rebuilt from the log at the next start"),
+        let read = file.read_exact_at(&mut bytes, at).map_err(|error| format!("it cannot be read: {error}"));
+        let entries = read.and_then(|()| parse_page(&bytes, seed, first).map_err(str::to_owned));
+        entries.map_err(|reason| {
+            let mut damaged = self.damaged_pages();
+            if damaged.len() < DAMAGED_MAX {
+                damaged.insert(page);
+            }
+            StorageError::PageDamaged { file: path, offset: at, reason }
         })
+    }
+
+    fn damaged_pages(&self) -> MutexGuard<'_, BTreeSet<PageId>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a page did not hold when it was read.
+    pub(crate) fn has_damaged(&self) -> bool {
+        !self.damaged_pages().is_empty()
+    }
+
+    /// Pages that did not hold when they were read.
+    pub(crate) fn damaged(&self) -> BTreeSet<PageId> {
+        self.damaged_pages().clone()
+    }
+
+    /// These hold again, or mean nothing any more.
+    pub(crate) fn forget_damaged<'p>(&self, pages: impl IntoIterator<Item = &'p PageId>) {
+        let mut damaged = self.damaged_pages();
+        for page in pages {
+            damaged.remove(page);
+        }
     }
 
     /// Gives pages back; they are used again after the next checkpoint.
@@ -231,6 +276,21 @@ impl PageStore {
                 reason: format!("no file holds consume queue page {page}"),
             })
     }
+}
+
+/// The bytes of a page.
+fn encode_page(seed: u32, first: u64, entries: &[QueueEntry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(PAGE_BYTES);
+    for entry in entries.iter().take(ENTRIES_PER_PAGE) {
+        bytes.extend_from_slice(&entry.to_bytes());
+    }
+    bytes.resize(ENTRIES_BYTES, 0);
+    bytes.extend_from_slice(&first.to_le_bytes());
+    bytes.extend_from_slice(&u16::try_from(entries.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend_from_slice(&[0; 2]);
+    let crc = page_crc(seed, &bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
 }
 
 /// The entries of a page, if it is the one of the queue with this seed that starts at `first`.

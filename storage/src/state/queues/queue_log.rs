@@ -22,7 +22,7 @@ pub(crate) struct PageRef {
 }
 
 impl PageRef {
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.first + u64::from(self.count)
     }
 }
@@ -70,6 +70,18 @@ impl QueueLog {
     /// Where its full pages stand, and what they must be.
     pub(crate) fn owned_pages(&self) -> impl Iterator<Item = OwnedPage> + '_ {
         self.pages.iter().map(|page| OwnedPage { page: page.page, seed: self.seed, first: page.first })
+    }
+
+    /// Full pages whose number is wanted, by rising offset, each with the seed of its checksum.
+    pub(crate) fn refs_where(&self, wanted: impl Fn(PageId) -> bool) -> Vec<(u32, PageRef)> {
+        let hit = self.pages.iter().filter(|page| wanted(page.page));
+        hit.map(|page| (self.seed, *page)).collect()
+    }
+
+    /// Whether this is still one of its pages.
+    pub(crate) fn owns(&self, page: &PageRef) -> bool {
+        let place = self.pages.partition_point(|own| own.first < page.first);
+        self.pages.get(place) == Some(page)
     }
 
     pub(crate) fn min_offset(&self) -> u64 {
