@@ -415,6 +415,11 @@ fn every_test_that_the_page_of_promises_names_exists() {
     let missing: Vec<String> =
         named.iter().filter(|name| !known.contains(**name)).map(|n| (*n).to_owned()).collect();
     assert_none("docs/durability.md names tests that do not exist", &missing);
+    let is_path = |word: &&str| ["tests/", "storage/", "broker/"].iter().any(|root| word.starts_with(root));
+    let paths = page.split('`').skip(1).step_by(2).filter(is_path);
+    let gone: Vec<String> =
+        paths.filter(|path| !workspace().join(path).exists()).map(str::to_owned).collect();
+    assert_none("docs/durability.md names files that do not exist", &gone);
 }
 
 /// A page or a comment that names a setting, `section.key`, names one that there is: an operator relies on it.

@@ -21,6 +21,8 @@ const DISK_FAILED: i32 = 74;
 struct Failing {
     data_dir: PathBuf,
     shim: Shim,
+    /// Only paths with this part fail.
+    part: &'static str,
     what: &'static str,
 }
 
@@ -30,7 +32,7 @@ impl Machine for Failing {
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        self.shim.environment()
+        self.shim.environment_for(self.part)
     }
 
     fn crash(&mut self, binary: Binary) {
@@ -42,16 +44,16 @@ impl Machine for Failing {
     }
 }
 
-fn run(what: &'static str) {
+fn run(part: &'static str, what: &'static str) {
     let mut scratch = TempDir::new().expect("a temporary folder can be made");
     let Some(shim) = built(&scratch) else { return };
     let chance = Chance::for_test(what);
-    let mut machine = Failing { data_dir: scratch.path().join("data"), shim, what };
+    let mut machine = Failing { data_dir: scratch.path().join("data"), shim, part, what };
     rounds::run(&mut machine, rounds::rounds("MEZZO_DISK_FAILURES", 3), chance, &mut scratch);
 }
 
 /// The shim, or a sentence past the test runner's capture: nobody is to take this for a failure that was survived.
-fn built(scratch: &TempDir) -> Option<Shim> {
+pub(super) fn built(scratch: &TempDir) -> Option<Shim> {
     let built = Shim::build(scratch.path());
     if let Err(why) = &built {
         writeln!(io::stderr(), "skipped: no disk fails: {why}").expect("standard error is open");
@@ -61,17 +63,29 @@ fn built(scratch: &TempDir) -> Option<Shim> {
 
 #[test]
 fn what_producers_were_told_survives_a_failed_sync_and_nothing_is_told_behind_it() {
-    run("sync EIO");
+    run("/log/", "sync EIO");
+}
+
+/// A prepared segment whose name is not on the disk would take all that is written to it along.
+#[test]
+fn what_producers_were_told_survives_a_failed_sync_of_the_logs_folder() {
+    run("/data/log/", "folder EIO");
+}
+
+/// A checkpoint that named pages which are not on the disk would be believed at the next start.
+#[test]
+fn what_producers_were_told_survives_a_failed_sync_of_the_consume_queues() {
+    run("/queues/", "sync EIO");
 }
 
 #[test]
 fn what_producers_were_told_survives_a_failed_write_and_nothing_is_told_behind_it() {
-    run("write EIO");
+    run("/log/", "write EIO");
 }
 
 #[test]
 fn what_producers_were_told_survives_a_write_that_finds_no_space() {
-    run("write ENOSPC");
+    run("/log/", "write ENOSPC");
 }
 
 /// A disk that loses what it was to sync and says that all went well: no program can survive that, and these tests must
@@ -101,7 +115,8 @@ fn a_disk_that_lies_is_noticed_by_these_tests() {
     let mut scratch = TempDir::new().expect("a temporary folder can be made");
     let Some(shim) = built(&scratch) else { return };
     let chance = Chance::for_test("sync lies");
-    let mut machine = Lying(Failing { data_dir: scratch.path().join("data"), shim, what: "sync lies" });
+    let mut machine =
+        Lying(Failing { data_dir: scratch.path().join("data"), shim, part: "/log/", what: "sync lies" });
     let judged = catch_unwind(AssertUnwindSafe(|| rounds::run(&mut machine, 3, chance, &mut scratch)));
     scratch.disable_cleanup(false);
     assert!(judged.is_err(), "a loss was not noticed");
@@ -133,6 +148,7 @@ fn writes_that_are_cut_short_or_interrupted_are_finished() {
     let mut scratch = TempDir::new().expect("a temporary folder can be made");
     let Some(shim) = built(&scratch) else { return };
     let chance = Chance::for_test("short writes");
-    let mut machine = Interrupted(Failing { data_dir: scratch.path().join("data"), shim, what: "short" });
+    let mut machine =
+        Interrupted(Failing { data_dir: scratch.path().join("data"), shim, part: "/log/", what: "short" });
     rounds::run(&mut machine, rounds::rounds("MEZZO_DISK_FAILURES", 3), chance, &mut scratch);
 }

@@ -1,5 +1,6 @@
 //! A disk that fills up under load: sends are refused with a code that clients try again after, the program lives on and
-//! takes decisions, a kill in that state loses nothing, and when there is space again all goes on.
+//! takes decisions, a kill in that state loses nothing, and when there is space again all goes on. Every other round is at
+//! ack `memory`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -79,7 +80,9 @@ fn a_full_disk_refuses_sends_takes_decisions_and_recovers_when_there_is_space() 
     let disk = LoopDisk::create(scratch.path()).expect("the probe could mount a disk here");
     let (data, log) = (disk.path().join("data"), scratch.path().join("mezzo.log"));
     for round in 0..count {
-        let binary = Binary::serve(&data, &log, &SETTINGS);
+        let ack = ["store.ack=durable", "store.ack=memory"][round as usize % 2];
+        let settings: Vec<&str> = SETTINGS.into_iter().chain([ack]).collect();
+        let binary = Binary::serve(&data, &log, &settings);
         let mut producer = Producer::connect(binary.broker, GROUP);
         let open: Vec<_> = (0..20).map(|_| producer.half(TOPIC, b"open")).collect();
         ballast(&disk, LEFT_BYTES);
@@ -99,7 +102,7 @@ fn a_full_disk_refuses_sends_takes_decisions_and_recovers_when_there_is_space() 
         for worker in workers {
             worker.join().expect("no answer contradicts the protocol");
         }
-        let started = Binary::try_serve(&data, &log, &SETTINGS);
+        let started = Binary::try_serve(&data, &log, &settings);
         let started = started.map_err(|said| {
             assert!(said.contains("No space left on device") && said.contains("make room"), "{said}");
             println!("round {round}: no room to start in");
@@ -112,7 +115,7 @@ fn a_full_disk_refuses_sends_takes_decisions_and_recovers_when_there_is_space() 
             }
         }
         fs::remove_file(disk.path().join("ballast")).unwrap();
-        let binary = started.unwrap_or_else(|()| Binary::serve(&data, &log, &SETTINGS));
+        let binary = started.unwrap_or_else(|()| Binary::serve(&data, &log, &settings));
         let mut producer = Producer::connect(binary.broker, GROUP);
         for half in &open[10..] {
             assert_eq!(producer.end(half, Verdict::RollBack).code, SUCCESS);

@@ -2,14 +2,15 @@
  * A disk that fails when it is told to, between a program and the C library (LD_PRELOAD).
  *
  *   MEZZO_FAULT_FILE   the file that says what to do; looked at on each call
- *   MEZZO_FAULT_PATH   only files whose path holds this text are touched
+ *   MEZZO_FAULT_PATH   only files and folders whose path holds this text are touched; a folder's path ends in a slash
  *   MEZZO_CLOCK_FILE   eight bytes, a signed number of seconds that the wall clock is off
  *
  * What the fault file may say:
  *   sync EIO           the next fsync or fdatasync fails, once, and what was written since the last good one is lost:
  *                      kernels mark such pages clean, and a second sync "succeeds" without them
  *   sync lies          the same, but it says that all went well: for a test of the tests
- *   write EIO          the next small write fails, once; also ENOSPC
+ *   folder EIO         the next fsync of a folder fails, once
+ *   write EIO          the next small write fails, once; also ENOSPC, EDQUOT
  *   short              every third write takes half of its bytes only, every fifth is interrupted, until the file is gone
  *
  * A fault that happens once renames the file to *.taken before it strikes.
@@ -51,8 +52,10 @@ static int is_watched(int fd) {
     char link[64], path[4096];
     if (part == NULL) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t len = readlink(link, path, sizeof path - 1);
+    ssize_t len = readlink(link, path, sizeof path - 2);
     if (len < 0) return 0;
+    struct stat status;
+    if (fstat(fd, &status) == 0 && S_ISDIR(status.st_mode)) path[len++] = '/';
     path[len] = 0;
     return strstr(path, part) != NULL;
 }
@@ -60,7 +63,7 @@ static int is_watched(int fd) {
 /* What `fault` gives for a lie. */
 #define LIES (-1)
 
-/* The error that `kind` ("sync", "write") is to fail with now, LIES, or 0. */
+/* The error that `kind` ("sync", "folder", "write") is to fail with now, LIES, or 0. */
 static int fault(const char *kind, int take) {
     const char *file = getenv("MEZZO_FAULT_FILE");
     char said[64], taken[4096];
@@ -79,6 +82,7 @@ static int fault(const char *kind, int take) {
         if (rename(file, taken) != 0) return 0;
     }
     if (strstr(said, "lies") != NULL) return LIES;
+    if (strstr(said, "EDQUOT") != NULL) return EDQUOT;
     return strstr(said, "ENOSPC") != NULL ? ENOSPC : EIO;
 }
 
@@ -138,7 +142,7 @@ static int synced(int fd, int (*next)(int)) {
     struct stat status;
     if (!is_watched(fd) || fstat(fd, &status) != 0) return next(fd);
     pthread_mutex_lock(&lock);
-    int error = fault("sync", 1);
+    int error = fault(S_ISDIR(status.st_mode) ? "folder" : "sync", 1);
     if (error != 0) {
         lose(fd, &status);
         pthread_mutex_unlock(&lock);

@@ -6,7 +6,7 @@
 //! | `MEZZO_KILL_ROUNDS` | 4 | rounds of kill -9 |
 //! | `MEZZO_STOP_ROUNDS` | 3 | rounds of SIGTERM |
 //! | `MEZZO_PAUSE_ROUNDS` | 3 | rounds of SIGSTOP and SIGCONT |
-//! | `MEZZO_DISK_FAILURES` | 3 | failures of each kind of the log's disk; they need a C compiler and say so when they are skipped |
+//! | `MEZZO_DISK_FAILURES` | 3 | failures of each kind of the disk; they need a C compiler and say so when they are skipped |
 //! | `MEZZO_FULL_DISKS` | 1 | disks that are filled; 0 skips them; they need what power cuts need |
 //! | `MEZZO_POWER_CUTS` | 2 | power cuts; 0 skips them; they need root and loop devices and say so when they are skipped |
 //! | `MEZZO_SEED` | the time | repeats a run's choices (not the machine's timing) |
@@ -16,11 +16,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
 mod clock;
+mod cut_segment;
 mod disk_fails;
 mod disk_full;
 mod kill;
+mod memory;
+mod offsets;
 mod pause;
 mod power_cut;
 mod retention;
 mod rounds;
+mod state_files;
 mod stop;

@@ -47,6 +47,10 @@ pub(crate) trait Machine {
     fn environment(&self) -> Vec<(String, String)> {
         Vec::new()
     }
+    /// A setting of its own.
+    fn setting(&self) -> Option<&'static str> {
+        None
+    }
     /// Ends the program the hard way; what its disk holds afterwards is what the next start finds.
     fn crash(&mut self, binary: Binary);
 }
@@ -63,7 +67,7 @@ pub(crate) fn run(machine: &mut impl Machine, rounds: u32, mut chance: Chance, s
         Arc::new(Mutex::new(Oracle::with_history(&scratch.path().join("history.txt"))));
     let log = scratch.path().join("mezzo.log");
     let more = env::var("MEZZO_CRASH_SET").ok();
-    let settings: Vec<&str> = SETTINGS.into_iter().chain(more.as_deref()).collect();
+    let settings: Vec<&str> = SETTINGS.into_iter().chain(machine.setting()).chain(more.as_deref()).collect();
     let began = Instant::now();
     for round in 0..=rounds {
         let binary = Binary::serve_with(&machine.data_dir(), &log, &settings, &machine.environment());
@@ -142,8 +146,9 @@ fn look(oracle: &mut Oracle, consumer: &mut Consumer, whole: bool) -> Vec<String
 fn finish(oracle: &Oracle, binary: Binary, rounds: u32, began: Instant) {
     let (committed, rolled_back, open) = oracle.counts();
     println!(
-        "{rounds} rounds in {:.0} s: {committed} commits delivered once each, {rolled_back} rollbacks never, {open} left open or cut off",
-        began.elapsed().as_secs_f64()
+        "{rounds} rounds in {:.0} s: {committed} commits and {} ordinary messages delivered once each, {rolled_back} rollbacks never, {open} left open or cut off",
+        began.elapsed().as_secs_f64(),
+        oracle.stored()
     );
     assert!(committed > 0 || rounds == 0, "the load decided nothing");
     assert_eq!(binary.terminate().code(), Some(0));

@@ -1,6 +1,7 @@
 //! An undecided transaction is asked about, by deadline, at any live member of its producer group, until it is
 //! answered; then never again. One that nobody can answer is parked, not dropped.
 
+use std::fs;
 use std::time::Duration;
 
 use mezzo_tests::broker::TestBroker;
@@ -163,6 +164,42 @@ fn a_transaction_that_nobody_can_answer_waits_for_its_group() {
     heir.end_oneway(&half, Verdict::Commit, true);
     heir.heartbeat();
     assert_eq!(delivered(&broker, "orders"), ["orphan"]);
+}
+
+/// Base of the oldest segment of the log.
+fn oldest_segment(broker: &TestBroker) -> u64 {
+    let names = fs::read_dir(broker.data_dir().join("log")).unwrap().flatten();
+    names.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).min().unwrap()
+}
+
+/// With the broker's own settings: asking ends, its part of the log goes, the broker comes and goes; it stays.
+#[test]
+fn a_transaction_whose_group_is_away_for_a_year_is_neither_decided_nor_dropped() {
+    for (verdict, expected) in [(Verdict::Commit, vec!["orphan"]), (Verdict::RollBack, vec![])] {
+        let mut broker =
+            TestBroker::with_manual_clock(&["store.segment_size=1MiB", "store.checkpoint_size=1MiB"]);
+        let mut producer = Producer::connect(broker.address(), "PG_check");
+        let half = producer.half("orders", b"orphan");
+        drop(producer);
+        for quarter in 0..4 {
+            let mut others = Producer::connect(broker.address(), "PG_other");
+            for _ in 0..25 {
+                others.send_when_there_is_room("ballast", 0, &[b'x'; 100_000]);
+            }
+            let before = oldest_segment(&broker);
+            broker.clock().advance(LONG * 24 * 92);
+            wait::until("retention goes on", || (oldest_segment(&broker) > before).then_some(()));
+            if quarter == 1 {
+                broker.restart();
+            }
+        }
+        wait::until("asking ends", || (broker.in_doubt() == 1).then_some(()));
+        assert!(delivered(&broker, "orders").is_empty());
+        let mut heir = Producer::connect(broker.address(), "PG_check");
+        assert_eq!(heir.asked(PATIENCE), Some(half.clone()), "who comes back is asked");
+        assert_eq!(heir.end(&half, verdict).code, SUCCESS);
+        assert_eq!(delivered(&broker, "orders"), expected);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod check_back;
 mod check_policy;
 mod command_line;
+mod damage;
 mod damaged_page;
 mod decisions;
 mod dedup;

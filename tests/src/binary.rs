@@ -42,6 +42,9 @@ pub fn mezzo() -> &'static Path {
     })
 }
 
+/// The word that the last line of the banner begins with.
+const BANNER_END: &str = "stop";
+
 /// Runs the program to its end.
 pub fn run(arguments: &[&str]) -> Output {
     Command::new(mezzo()).args(arguments).output().expect("the binary can be run")
@@ -56,6 +59,8 @@ pub struct Binary {
     pub broker: SocketAddr,
     /// Where the name server listens.
     pub name_server: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Binary {
@@ -146,8 +151,8 @@ impl Binary {
             .expect("the binary can be run");
         let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
         let mut banner = Vec::new();
-        let (mut broker, mut name_server) = (None, None);
-        while broker.is_none() || name_server.is_none() {
+        let (mut broker, mut name_server, mut metrics) = (None, None, None);
+        while !banner.last().is_some_and(|line: &String| line.trim_start().starts_with(BANNER_END)) {
             let Some(Ok(line)) = lines.next() else {
                 let _ = child.wait();
                 let logged = fs::read_to_string(log).unwrap_or_default();
@@ -155,11 +160,12 @@ impl Binary {
             };
             broker = broker.or_else(|| address_behind(&line, "broker"));
             name_server = name_server.or_else(|| address_behind(&line, "name server"));
+            metrics = metrics.or_else(|| address_behind(&line, "metrics"));
             banner.push(line);
         }
         thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         let (broker, name_server) = broker.zip(name_server).expect("both are there");
-        Ok(Self { child, log: log.to_owned(), broker, name_server })
+        Ok(Self { child, log: log.to_owned(), broker, name_server, metrics })
     }
 
     /// Its process id.
@@ -227,5 +233,6 @@ impl Drop for Binary {
 /// The address in a banner line such as `  name server  127.0.0.1:9876  <- …`.
 fn address_behind(line: &str, name: &str) -> Option<SocketAddr> {
     let rest = line.trim_start().strip_prefix(name)?;
-    rest.split_whitespace().next()?.trim_end_matches(',').parse().ok()
+    let word = rest.split_whitespace().next()?.trim_end_matches(',');
+    word.trim_start_matches("http://").trim_end_matches("/metrics").parse().ok()
 }

@@ -1,5 +1,5 @@
-//! Transactional load for the crash tests: each connection prepares a few transactions in one write, then ends them in
-//! one write, and notes in the oracle what it sends *before* it sends it and what it was told *when* it was told.
+//! Load for the crash tests: each connection prepares a few transactions and sends a few ordinary messages in one write,
+//! then ends the transactions in one write, and notes in the oracle what it sends *before* it sends it and what it was told *when* it was told.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +12,10 @@ use crate::chance::Chance;
 use crate::oracle::{Fate, Oracle};
 use crate::producer::{Half, Producer, SUCCESS, Verdict};
 
-/// Transactions that one connection has open at a time.
+/// Requests that one connection has under way at a time.
 const BURST: u64 = 8;
+/// One of so many is an ordinary message, the others are transactions.
+const PLAIN_EVERY: u64 = 4;
 /// The broker has no room just now.
 const SYSTEM_BUSY: i32 = 2;
 /// The broker's disk has failed it: it ends.
@@ -66,20 +68,31 @@ impl Load {
         for _ in 0..=chance.below(BURST) {
             let body = vec![b'x'; chance.below(2000) as usize];
             let queue = chance.below(u64::from(self.queues)) as u32;
-            let (request, key) = producer.half_request(self.topic, queue, &body, &[]);
-            self.note(&key, Fate::Sent);
-            requests.push((request, key));
+            let is_plain = chance.below(PLAIN_EVERY) == 0;
+            let (request, key) = if is_plain {
+                producer.message_request(self.topic, queue, &body)
+            } else {
+                producer.half_request(self.topic, queue, &body, &[])
+            };
+            self.note(&key, if is_plain { Fate::Plain } else { Fate::Sent });
+            requests.push((request, key, is_plain));
         }
-        producer.wire.try_send_all(requests.iter().map(|(request, _)| request))?;
+        producer.wire.try_send_all(requests.iter().map(|(request, ..)| request))?;
         let mut halves = Vec::new();
-        for (request, key) in requests {
+        for (request, key, is_plain) in requests {
             let answer = producer.wire.try_answer(request.opaque, ANSWER)?;
             if answer.code == SYSTEM_BUSY {
                 // said before anything was appended: as if it had never been sent
+                self.note(&key, Fate::Sent);
                 continue;
             }
             if disk_failed(&answer) {
                 return None;
+            }
+            if is_plain {
+                assert_eq!(answer.code, SUCCESS, "a message is accepted: {:?}", answer.remark);
+                self.note(&key, Fate::Stored);
+                continue;
             }
             let half = producer.prepared(self.topic, key, &answer);
             self.note(&half.key, Fate::Prepared(half.clone()));

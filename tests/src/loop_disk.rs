@@ -100,6 +100,21 @@ impl LoopDisk {
         self.mount().expect("a disk that lost its power can be mounted");
     }
 
+    /// Makes the file system fail as after an error of its disk: whatever is written or synced from now on is refused,
+    /// and what was not synced by now is lost.
+    ///
+    /// # Errors
+    /// What the failing program said.
+    pub fn abort(&self) -> Result<(), String> {
+        run("mount", &["-o", "remount,abort", &shown(&self.path())])
+    }
+
+    /// Takes the disk away and turns it on again, as after [`LoopDisk::abort`]. All processes that used it must be gone.
+    pub fn turn_on_again(&mut self) {
+        self.unmount();
+        self.mount().expect("a disk that had failed can be mounted");
+    }
+
     fn unmount(&mut self) {
         if std::mem::take(&mut self.mounted) {
             run("umount", &[&shown(&self.path())]).expect("nobody uses the disk any more");

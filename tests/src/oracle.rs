@@ -7,6 +7,10 @@
 //!     │                  │                      └ either undecided or v, never the other
 //!     │                  └ never delivered, and still to be decided
 //!     └ never delivered: nobody ended it
+//!
+//!   Plain ──answer──> Stored     an ordinary message
+//!     │                  └ delivered exactly once
+//!     └ delivered once or never
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +33,10 @@ pub enum Fate {
     Ending(Half, Verdict),
     /// The broker has answered the END.
     Decided(Half, Verdict),
+    /// An ordinary message is on its way; no answer came.
+    Plain,
+    /// The broker has accepted an ordinary message.
+    Stored,
 }
 
 /// Everything that one topic's producers were told, by unique key.
@@ -111,10 +119,16 @@ impl Oracle {
         (0..draws).map(|_| self.decided[chance.below(self.decided.len() as u64) as usize].clone()).collect()
     }
 
+    /// How many ordinary messages were accepted.
+    pub fn stored(&self) -> usize {
+        self.open.values().filter(|fate| **fate == Fate::Stored).count()
+    }
+
     /// How many transactions are known to be committed, rolled back, and neither.
     pub fn counts(&self) -> (usize, usize, usize) {
         let committed = self.decided.iter().filter(|(_, verdict)| *verdict == Verdict::Commit).count();
-        (committed, self.decided.len() - committed, self.open.len())
+        let open = self.open.values().filter(|fate| !matches!(fate, Fate::Plain | Fate::Stored)).count();
+        (committed, self.decided.len() - committed, open)
     }
 
     /// Where to begin reading `queue` so that the last `overlap` messages that were seen are seen again.
@@ -174,7 +188,8 @@ impl Oracle {
         let decided = self.places.get(key).map(|place| &self.decided[*place]);
         let (right, known) = match (self.open.get(key), decided) {
             (None, None) => return (count > 0).then(|| format!("{key} was never sent")),
-            (Some(fate @ Fate::Ending(_, Verdict::Commit)), _) => (count <= 1, fate.short()),
+            (Some(fate @ (Fate::Ending(_, Verdict::Commit) | Fate::Plain)), _) => (count <= 1, fate.short()),
+            (Some(fate @ Fate::Stored), _) => (count == 1, fate.short()),
             (Some(fate), _) => (count == 0, fate.short()),
             (None, Some((_, verdict))) => {
                 (count == u32::from(*verdict == Verdict::Commit), format!("D {verdict:?}"))
@@ -190,13 +205,15 @@ impl Oracle {
 }
 
 impl Fate {
-    /// One word of the history: S sent, P prepared, E ending, D decided.
+    /// One word of the history: S sent, P prepared, E ending, D decided; M an ordinary message sent, A accepted.
     fn short(&self) -> String {
         match self {
             Self::Sent => "S".to_owned(),
             Self::Prepared(half) => format!("P at {}", half.log_offset),
             Self::Ending(_, verdict) => format!("E {verdict:?}"),
             Self::Decided(_, verdict) => format!("D {verdict:?}"),
+            Self::Plain => "M".to_owned(),
+            Self::Stored => "A".to_owned(),
         }
     }
 
@@ -247,6 +264,8 @@ mod tests {
             (Fate::Ending(half("k"), roll_back), [true, false, false]),
             (Fate::Decided(half("k"), commit), [false, true, false]),
             (Fate::Decided(half("k"), roll_back), [true, false, false]),
+            (Fate::Plain, [true, true, false]),
+            (Fate::Stored, [false, true, false]),
         ] {
             for (times, allowed) in (0..).zip(allowed) {
                 assert_eq!(verdict(fate.clone(), times) == 0, allowed, "{fate:?} delivered {times} times");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mezzo_protocol::remoting::RemotingCommand;
 
+use crate::wait;
 use crate::wire::{Fields, Wire};
 
 /// Request codes that this module speaks.
@@ -18,6 +19,8 @@ pub const CHECK_TRANSACTION_STATE: i32 = 39;
 pub const HEART_BEAT: i32 = 34;
 /// The answer's code when all is well.
 pub const SUCCESS: i32 = 0;
+/// The answer's code when there is no room just now.
+pub const SYSTEM_BUSY: i32 = 2;
 
 static KEYS: AtomicU64 = AtomicU64::new(1);
 
@@ -179,6 +182,15 @@ impl Producer {
         self.wire.send(&request);
         let reply = self.wire.answer(request.opaque);
         (reply.code, reply.remark.unwrap_or_default())
+    }
+
+    /// Sends a message until it is taken: small segments fill faster than new ones are prepared.
+    pub fn send_when_there_is_room(&mut self, topic: &str, queue: u32, body: &[u8]) {
+        wait::until("there is room for a message", || {
+            let (code, remark) = self.try_send(topic, queue, body);
+            assert!(code == SUCCESS || code == SYSTEM_BUSY, "{code}: {remark}");
+            (code == SUCCESS).then_some(())
+        });
     }
 
     fn send_request(

@@ -41,11 +41,16 @@ impl Shim {
 
     /// What the program under test finds in its environment. Only the log's own files can fail.
     pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment_for("/log/")
+    }
+
+    /// The same; only files and folders whose path holds `part` can fail (a folder's path ends in a slash here).
+    pub fn environment_for(&self, part: &str) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
         vec![
             ("LD_PRELOAD".to_owned(), text(&self.library)),
             ("MEZZO_FAULT_FILE".to_owned(), text(&self.faults)),
-            ("MEZZO_FAULT_PATH".to_owned(), "/log/".to_owned()),
+            ("MEZZO_FAULT_PATH".to_owned(), part.to_owned()),
             ("MEZZO_CLOCK_FILE".to_owned(), text(&self.clock)),
         ]
     }
@@ -68,10 +73,14 @@ impl Shim {
         let _ = fs::remove_file(&self.faults);
     }
 
+    /// Whether the fault has happened.
+    pub fn has_struck(&self) -> bool {
+        self.faults.with_extension("taken").exists()
+    }
+
     /// Waits until the fault has happened.
     pub fn wait_until_struck(&self) {
-        let taken = self.faults.with_extension("taken");
-        wait::until("the disk fails", || taken.exists().then_some(()));
+        wait::until("the disk fails", || self.has_struck().then_some(()));
     }
 
     /// Sets the wall clock of the program under test so many seconds off.
