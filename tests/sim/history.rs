@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mezzo_tests::consumer::Message;
 
+use crate::plan::Dedup;
+use crate::repeat::TRY_MS_MAX;
 use crate::stats::Stats;
 
 /// A message by its number.
@@ -68,8 +70,12 @@ pub struct Sent {
     pub transaction: Option<TransactionId>,
     /// It waits for so long after it was sent, or committed.
     pub delay_ms: u64,
-    /// Virtual time of the send.
+    /// Virtual time of the (first) send.
     pub sent_ms: u64,
+    /// How often it was sent where that may be told from a repeat, and when last.
+    pub tries: u64,
+    /// Virtual time of the last of them.
+    pub tried_ms: u64,
     /// What its producer knows.
     pub told: Told,
 }
@@ -93,6 +99,8 @@ pub struct Transaction {
     pub ended: [bool; 2],
     /// Some END contradicted the database, or another END.
     pub contradicted: bool,
+    /// Its group has, or had, a policy that rolls back what nobody decides.
+    pub may_expire: bool,
     /// What the broker said was decided, and when it said so last.
     pub decided: Option<(Verdict, u64)>,
 }
@@ -122,6 +130,12 @@ pub struct History {
     pub crashes: Vec<(u64, bool)>,
     /// When brokers began to serve.
     served: Vec<u64>,
+    /// Producer groups whose policy may have rolled back what nobody decided.
+    roll_back: BTreeSet<String>,
+    /// De-duplication of one topic.
+    pub dedup: Option<Dedup>,
+    /// Messages are deleted.
+    pub forgets: bool,
     /// What must not be.
     pub violations: Vec<String>,
     /// What happened.
@@ -168,6 +182,8 @@ impl History {
             transaction: None,
             delay_ms,
             sent_ms: now_ms,
+            tries: 0,
+            tried_ms: now_ms,
             told: Told::Nothing,
         };
         self.messages.insert(id, sent);
@@ -200,6 +216,7 @@ impl History {
             database: None,
             ended: [false; 2],
             contradicted: false,
+            may_expire: self.roll_back.contains(group),
             decided: None,
         };
         self.transactions.insert(id, transaction);
@@ -250,6 +267,50 @@ impl History {
         lost
     }
 
+    /// Whether messages of a transaction may be gone.
+    pub fn messages_may_be_lost(&self, id: TransactionId) -> bool {
+        let messages = self.transactions.get(&id).into_iter().flat_map(|transaction| &transaction.messages);
+        messages.filter_map(|message| self.messages.get(message)).any(|sent| self.message_may_be_lost(sent))
+    }
+
+    /// A group's transactions may be rolled back by its policy from now on.
+    pub fn policy_rolls_back(&mut self, group: &str) {
+        if self.roll_back.insert(group.to_owned()) {
+            let all = self.transactions.values_mut();
+            all.filter(|transaction| transaction.group == group)
+                .for_each(|transaction| transaction.may_expire = true);
+        }
+    }
+
+    /// A message that may be told from a repeat is about to be sent.
+    pub fn tried(&mut self, id: MessageId, now_ms: u64) {
+        if let Some(sent) = self.messages.get_mut(&id) {
+            (sent.tries, sent.tried_ms) = (sent.tries + 1, now_ms);
+            self.stats.saw("message sent again", u64::from(sent.tries > 1));
+        }
+    }
+
+    /// Whether a message that comes at `at_ms` at the latest comes within the window that began with its first send.
+    pub fn is_within(&self, sent: &Sent, at_ms: u64, window_ms: u64) -> bool {
+        at_ms - sent.sent_ms + self.leapt_ms_since(sent.sent_ms) < window_ms
+    }
+
+    /// Whether every send of this message but the first is known as a repeat, as long as the first is there.
+    pub fn repeats_are_known(&self, sent: &Sent) -> bool {
+        self.dedup.is_some_and(|dedup| {
+            dedup.exact && self.is_within(sent, sent.tried_ms + TRY_MS_MAX, dedup.window_ms)
+        })
+    }
+
+    /// Most copies of a message that may be stored, when so many were deleted, which nobody knows of any more.
+    pub fn copies_max(&self, sent: &Sent, gone: u64) -> u64 {
+        match sent.tries {
+            0 | 1 => 1,
+            _ if self.repeats_are_known(sent) => 1 + gone,
+            tries => tries,
+        }
+    }
+
     /// The broker has said what was decided.
     pub fn decided(&mut self, id: TransactionId, verdict: Verdict, now_ms: u64) {
         let before = self.transactions.get(&id).and_then(|transaction| transaction.decided);
@@ -266,7 +327,8 @@ impl History {
             self.stats.decisions += 1;
         }
         transaction.decided = Some((verdict, now_ms));
-        if !transaction.ended[usize::from(verdict == Verdict::RollBack)] {
+        let by_policy = transaction.may_expire && verdict == Verdict::RollBack;
+        if !transaction.ended[usize::from(verdict == Verdict::RollBack)] && !by_policy {
             let text = format!("transaction {id} is {verdict:?}, which nobody asked for");
             self.violation(text);
         }
@@ -291,6 +353,8 @@ impl History {
             return Some(id);
         }
         let (place, told, transaction) = (sent.place.clone(), sent.told, sent.transaction);
+        // where there may be another one, it is not known which was told of
+        let one_copy = sent.tries < 2 || (self.repeats_are_known(sent) && !self.forgets);
         let early = message_due_ms(sent, transaction.and_then(|id| self.transactions.get(&id)));
         if (message.topic.as_str(), message.queue) != (place.0.as_str(), place.1) {
             self.violation(format!("message {id} was sent to {place:?} and is in {}", message.topic));
@@ -303,7 +367,7 @@ impl History {
         }
         if let Some(transaction) = transaction.and_then(|id| self.transactions.get(&id)) {
             // wherever its bytes have been carried to, it is known by where it was first
-            if transaction.origin.is_some_and(|origin| origin != message.prepared_offset) {
+            if one_copy && transaction.origin.is_some_and(|origin| origin != message.prepared_offset) {
                 self.violation(format!(
                     "message {id} of origin {:?} names {}",
                     transaction.origin, message.prepared_offset
@@ -325,6 +389,7 @@ impl History {
         }
         if let Told::Stored { offset: Some(offset), .. } = told
             && offset != message.queue_offset
+            && one_copy
         {
             self.violation(format!(
                 "message {id} was told offset {offset} and is at {}",

@@ -385,8 +385,11 @@ async fn preparer(process: Arc<Process>, mut dice: Dice) {
 async fn keeper(process: Arc<Process>, mut dice: Dice, world: Arc<World>) {
     let mut goes_on = false;
     loop {
-        let pause = if goes_on { dice.pause(1, 20) } else { KEEP_INTERVAL + dice.pause(0, 20) };
-        tokio::time::sleep(pause).await;
+        // one step may follow another before anything else happens
+        if !(goes_on && dice.one_in(2)) {
+            let pause = if goes_on { dice.pause(1, 20) } else { KEEP_INTERVAL + dice.pause(0, 20) };
+            tokio::time::sleep(pause).await;
+        }
         let kept = match world.plan.retention {
             Some(retention) => retention::keep(&world, &process, retention, goes_on, &mut dice),
             None => process.broker.store().keep_step(process.broker.now()),

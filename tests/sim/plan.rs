@@ -83,8 +83,48 @@ pub struct Plan {
     pub body_bytes_max: u64,
     /// How long messages are kept; `None`: for ever.
     pub retention: Option<Retention>,
+    /// De-duplication of one topic.
+    pub dedup: Option<Dedup>,
+    /// Whether a person decides transactions, too.
+    pub operator: Option<Operator>,
     /// The broker's settings.
     pub config: Config,
+}
+
+/// How the sends to one topic are told from repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dedup {
+    /// By an id that each message says; otherwise as far as an answer may have been lost.
+    pub strict: bool,
+    /// How long a send is known.
+    pub window_ms: u64,
+    /// Half messages come again, too. Two of them beyond the window would be two transactions of one key.
+    pub halves: bool,
+    /// Whether at most one copy may be stored. Where a connection ends and the broker does not hear of it, `retries`
+    /// cannot tell a repeat from a message that is sent twice on purpose.
+    pub exact: bool,
+}
+
+impl Dedup {
+    fn new(dice: &mut Dice, faults: &[Fault]) -> Self {
+        let strict = dice.below(3) > 0;
+        let long = dice.below(4) > 0;
+        let unheard_ends = [Fault::Cut, Fault::CutAll].iter().any(|cut| faults.contains(cut));
+        let exact = strict || !unheard_ends;
+        Self {
+            strict,
+            window_ms: if long { dice.between(30_000, 60_000) } else { dice.between(500, 4_000) },
+            halves: long && exact && !faults.contains(&Fault::ClockJump),
+            exact,
+        }
+    }
+}
+
+/// Who decides transactions besides their producers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator {
+    /// The producers leave for good when faults stop, and everything in doubt is the operator's.
+    pub alone: bool,
 }
 
 /// What makes segments go in a run.
@@ -170,6 +210,10 @@ impl Plan {
         set(&mut config, "store.retention=100000h".to_owned());
         set(&mut config, "history.horizon=100000h".to_owned());
         set(&mut config, format!("limits.held_pulls_per_connection={}", *dice.pick(&[1, 8, 4_096])));
+        let operator = dice.one_in(2).then(|| Operator { alone: dice.one_in(2) });
+        if operator.is_some_and(|operator| operator.alone) {
+            set(&mut config, format!("transaction.max_age={}ms", dice.between(7_000, 30_000)));
+        }
         if memory {
             config.store.ack = Ack::Memory;
         }
@@ -179,6 +223,12 @@ impl Plan {
         while faults.len() as u64 > kinds {
             let index = dice.below(faults.len() as u64) as usize;
             faults.remove(index);
+        }
+        // a send that is not on the disk may be forgotten with its copy
+        let dedup = (!memory && dice.one_in(2)).then(|| Dedup::new(dice, &faults));
+        if let Some(dedup) = dedup {
+            set(&mut config, format!("dedup.window={}ms", dedup.window_ms));
+            set(&mut config, "dedup.table_bytes=256KiB".to_owned());
         }
         Self {
             memory,
@@ -192,6 +242,8 @@ impl Plan {
             work_pause_ms_max: *dice.pick(&[20, 100, 400]),
             body_bytes_max,
             retention,
+            dedup,
+            operator,
             config,
         }
     }

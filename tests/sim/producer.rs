@@ -18,12 +18,15 @@ const SEND_MESSAGE_V2: i32 = 310;
 const END_TRANSACTION: i32 = 37;
 const CHECK_TRANSACTION_STATE: i32 = 39;
 const HEART_BEAT: i32 = 34;
-const SUCCESS: i32 = 0;
+pub const SUCCESS: i32 = 0;
 const SYSTEM_BUSY: i32 = 2;
 const ILLEGAL_OPERATION: i32 = 604;
 
 /// Delay levels that are used, with their times: 1 s, 5 s and 10 s.
 const DELAYS: [(&str, u64); 3] = [("1", 1_000), ("2", 5_000), ("3", 10_000)];
+
+/// A transaction's own wish: asked about once, then in doubt.
+const SOON_IN_DOUBT: &str = "first=1s,interval=1s,attempts=1,max_age=5s,then=park";
 
 /// One producer: works while there is chaos, and answers questions to the end.
 pub async fn run(world: Arc<World>, number: u64) {
@@ -35,12 +38,19 @@ pub async fn run(world: Arc<World>, number: u64) {
         let group = format!("PG_{}", number % 2);
         let (connection, asks) = Connection::open(&world, &mut dice).await;
         let me = Arc::new(Producer { world: Arc::clone(&world), connection, group });
+        while !world.is_founded() && world.is_chaos() {
+            tokio::time::sleep(dice.pause(10, 100)).await;
+        }
         me.heartbeat().await;
         let answering = world.spawn(answer(Arc::clone(&me), asks, dice.of("answers")));
         let mut silent = 0;
         while silent < 2 && world.is_chaos() && !world.client_dies(&mut dice) {
             tokio::time::sleep(dice.pause(0, world.plan.work_pause_ms_max)).await;
             if me.work(&mut dice).await { silent = 0 } else { silent += 1 }
+        }
+        if world.is_abandoned() {
+            answering.abort();
+            return;
         }
         if !world.is_chaos() {
             // stays to answer, on a connection that is known to work, and connects anew now and then: what is in doubt
@@ -67,7 +77,8 @@ pub struct Producer {
     pub group: String,
 }
 
-fn number(reply: &RemotingCommand, field: &str) -> Option<u64> {
+/// A number in an answer.
+pub fn number(reply: &RemotingCommand, field: &str) -> Option<u64> {
     reply.ext_value(field)?.parse().ok()
 }
 
@@ -105,6 +116,7 @@ impl Producer {
     /// A send of a message, as half if it belongs to a transaction.
     pub fn send_request(
         &self,
+        connection: &Connection,
         id: MessageId,
         half: bool,
         key: &str,
@@ -136,7 +148,7 @@ impl Producer {
             ("k", "false".to_owned()),
             ("m", "false".to_owned()),
         ];
-        self.connection.request(SEND_MESSAGE_V2, fields, &sent.body)
+        connection.request(SEND_MESSAGE_V2, fields, &sent.body)
     }
 
     /// Notes what a send was told; whether it was stored.
@@ -164,17 +176,23 @@ impl Producer {
     async fn plain(&self, dice: &mut Dice) -> bool {
         let mut requests = Vec::new();
         let mut ids = Vec::new();
+        let mut answered = false;
         for _ in 0..dice.between(1, 4) {
             let delay_ms = if dice.one_in(6) { dice.pick(&DELAYS).1 } else { 0 };
             let id = self.new_message(dice, delay_ms);
-            requests.push(self.send_request(id, false, &format!("{id:032X}"), &[]));
+            let key = format!("{id:032X}");
+            if let Some(dedup) = self.dedup_of(id) {
+                answered |= self.send_repeatedly(dice, id, false, &key, &[], dedup).await.is_some();
+                continue;
+            }
+            requests.push(self.send_request(&self.connection, id, false, &key, &[]));
             ids.push(id);
         }
         let answers = self.connection.call_all(&requests).await;
         for (id, answer) in ids.iter().zip(&answers) {
             self.told(*id, false, answer.as_ref());
         }
-        answers.iter().any(Option::is_some)
+        answered || answers.iter().any(Option::is_some)
     }
 
     async fn transaction(&self, dice: &mut Dice) -> bool {
@@ -186,13 +204,20 @@ impl Producer {
             history.join(id, message);
             (id, history.transactions[&id].key.clone())
         };
-        let request = self.send_request(message, true, &key, &[]);
-        let answers = self.connection.call_all(&[request]).await;
-        let Some(reply) = answers.into_iter().next().flatten() else {
-            self.told(message, true, None);
-            return false;
+        // some say how they are to be asked about
+        let asked = self.world.plan.operator.is_some() && dice.one_in(6);
+        let more: &[(&str, &str)] = if asked { &[("MEZZO_CHECK", SOON_IN_DOUBT)] } else { &[] };
+        let reply = match self.dedup_of(message) {
+            Some(dedup) => self.send_repeatedly(dice, message, true, &key, more, dedup).await,
+            None => {
+                let request = self.send_request(&self.connection, message, true, &key, more);
+                let reply = self.connection.call_all(&[request]).await.pop().flatten();
+                self.told(message, true, reply.as_ref());
+                reply
+            }
         };
-        if !self.told(message, true, Some(&reply)) {
+        let Some(reply) = reply else { return false };
+        if reply.code != SUCCESS {
             return true;
         }
         let origin = number(&reply, "queueOffset");
@@ -220,7 +245,7 @@ impl Producer {
             let mut stored = false;
             let mut certain = true;
             for _ in 0..3 {
-                let request = self.send_request(message, true, &unique, &place);
+                let request = self.send_request(&self.connection, message, true, &unique, &place);
                 let answers = self.connection.call_all(&[request]).await;
                 let reply = answers.into_iter().next().flatten();
                 if let Some(reply) = &reply {

@@ -79,6 +79,12 @@ impl Watched {
         offsets.all(|offset| gone.is_some_and(|gone| gone.contains_key(&offset)))
     }
 
+    /// Copies of a message that were deleted.
+    pub fn copies_gone(&self, id: MessageId) -> u64 {
+        let gone = self.fronts.iter().filter(|((topic, _), _)| !topic.starts_with('%'));
+        gone.flat_map(|(_, front)| front.gone.values()).filter(|gone| **gone == id).count() as u64
+    }
+
     /// Everything that was deleted.
     pub fn gone(&self) -> impl Iterator<Item = (&Place, &BTreeMap<u64, MessageId>)> {
         self.fronts.iter().map(|(place, front)| (place, &front.gone))

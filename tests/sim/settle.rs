@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::client::Connection;
 use crate::consumer::{dead_letter_topic, retry_topic};
-use crate::history::{History, MessageId, Place, Told, Transaction, Verdict};
+use crate::history::{History, MessageId, Place, Sent, Told, Transaction, Verdict};
 use crate::plan::QUEUES;
 use crate::retention;
 use crate::trace::note;
@@ -187,16 +187,20 @@ fn judge(world: &World, found: &Found, stands: &Stands) {
         }
     }
     let mut wrong = Vec::new();
+    let most = |id: &MessageId, sent: &Sent| {
+        let gone = if sent.tries > 1 { world.watched().copies_gone(*id) } else { 0 };
+        history.copies_max(sent, gone)
+    };
     for (id, sent) in &history.messages {
         if sent.transaction.is_some() {
             continue;
         }
         let count = counts.get(id).copied().unwrap_or(0);
         let right = match sent.told {
-            Told::Stored { .. } if history.message_may_be_lost(sent) => count <= 1,
-            Told::Stored { .. } => count == 1,
+            Told::Stored { .. } if history.message_may_be_lost(sent) => count <= most(id, sent),
+            Told::Stored { .. } => (1..=most(id, sent)).contains(&count),
             Told::Refused => count == 0,
-            Told::Nothing => count <= 1,
+            Told::Nothing => count <= most(id, sent),
         };
         if !right {
             wrong.push(format!(
@@ -260,7 +264,7 @@ fn expected(history: &History, transaction: &Transaction) -> Option<Verdict> {
     {
         return Some(verdict);
     }
-    if transaction.contradicted || lost_messages || !all_stored {
+    if transaction.contradicted || transaction.may_expire || lost_messages || !all_stored {
         return None;
     }
     transaction.database

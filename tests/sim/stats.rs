@@ -7,7 +7,7 @@ use mezzo_storage::file_system::CrashMode;
 use crate::plan::Fault;
 
 /// What a run of many seeds must have seen of the broker's features.
-const MUST_BE_SEEN: [&str; 7] = [
+const MUST_BE_SEEN: [&str; 16] = [
     "segment deleted",
     "segment deleted before its time",
     "open message carried",
@@ -15,6 +15,15 @@ const MUST_BE_SEEN: [&str; 7] = [
     "visible message deleted",
     "group moved past what was deleted",
     "message refused at the disk budget",
+    "message sent again",
+    "repeat answered as the first send",
+    "transaction in doubt shown",
+    "transaction decided by an operator",
+    "operator too early",
+    "operator too late",
+    "transaction asked about anew",
+    "policy set",
+    "transaction decided by a policy",
 ];
 
 /// Counters.

@@ -25,7 +25,7 @@ pub const TO: &str = "derived";
 /// The group whose offsets move.
 pub const GROUP: &str = "CG_transform";
 /// Who is asked about its transactions.
-const PRODUCERS: &str = "PG_transform";
+pub const PRODUCERS: &str = "PG_transform";
 
 const PULL_MESSAGE: i32 = 11;
 const END_TRANSACTION: i32 = 37;
@@ -67,6 +67,9 @@ pub async fn run(world: Arc<World>, number: u64) {
         let me = Arc::new(Member { world: Arc::clone(&world), producer: Arc::new(producer), name });
         let answering = world.spawn(answer(Arc::clone(&me), asks));
         while me.joined().await && !world.client_dies(&mut dice) {
+            if world.is_abandoned() {
+                break;
+            }
             if !world.is_chaos() {
                 tokio::time::sleep(dice.pause(1_000, 3_000)).await;
                 continue;
@@ -80,6 +83,9 @@ pub async fn run(world: Arc<World>, number: u64) {
             }
         }
         answering.abort();
+        if world.is_abandoned() {
+            return;
+        }
     }
 }
 
@@ -220,7 +226,13 @@ impl Member {
             };
             let sequence = sequence.to_string();
             let place = [("MEZZO_TX", key.as_str()), ("MEZZO_TX_SEQ", sequence.as_str())];
-            let request = self.producer.send_request(made, true, &format!("{made:032X}"), &place);
+            let request = self.producer.send_request(
+                &self.producer.connection,
+                made,
+                true,
+                &format!("{made:032X}"),
+                &place,
+            );
             let reply = self.producer.connection.call_all(&[request]).await.pop().flatten();
             if !self.producer.told(made, true, reply.as_ref()) {
                 return None;

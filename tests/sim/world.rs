@@ -17,12 +17,14 @@ use crate::plan::Plan;
 use crate::retention::Watched;
 use crate::stats::Stats;
 use crate::trace::{Trace, Traced, note};
-use crate::{consumer, nemesis, producer, settle, transform};
+use crate::{consumer, nemesis, operator, producer, repeat, settle, transform};
 
+/// The topic that has de-duplication, in some runs.
+pub const REPEATS: &str = "bills";
 /// The topics that producers send to.
-pub const TOPICS: [&str; 2] = [transform::FROM, "bills"];
+pub const TOPICS: [&str; 2] = [transform::FROM, REPEATS];
 /// All topics that consumers read.
-pub const ALL_TOPICS: [&str; 3] = [transform::FROM, "bills", transform::TO];
+pub const ALL_TOPICS: [&str; 3] = [transform::FROM, REPEATS, transform::TO];
 
 /// All of one run.
 pub struct World {
@@ -43,6 +45,8 @@ pub struct World {
     watched: Mutex<Watched>,
     begun: Instant,
     chaos: AtomicBool,
+    /// The topics that must be created are there.
+    founded: AtomicBool,
     /// Clients that are to die.
     dying: AtomicU64,
     tasks: Mutex<JoinSet<()>>,
@@ -88,6 +92,7 @@ async fn play(seed: u64, disk_lies: bool) -> Outcome {
         watched: Mutex::default(),
         begun: Instant::now(),
         chaos: AtomicBool::new(true),
+        founded: AtomicBool::new(plan.dedup.is_none()),
         dying: AtomicU64::new(0),
         tasks: Mutex::default(),
         plan,
@@ -95,8 +100,14 @@ async fn play(seed: u64, disk_lies: bool) -> Outcome {
         trace,
     });
     world.history().lost_ms_max = world.plan.memory.then(|| world.lost_ms_max());
+    world.history().dedup = world.plan.dedup;
+    world.history().forgets = world.plan.retention.is_some();
     world.spawn(net.run());
     world.spawn(host::run(Arc::clone(&world), inbox));
+    world.spawn(repeat::found(Arc::clone(&world)));
+    if world.plan.operator.is_some() {
+        world.spawn(operator::run(Arc::clone(&world)));
+    }
     for number in 0..world.plan.producers {
         world.spawn(producer::run(Arc::clone(&world), number));
     }
@@ -162,6 +173,21 @@ impl World {
     /// Whether faults happen.
     pub fn is_chaos(&self) -> bool {
         self.chaos.load(Ordering::Relaxed)
+    }
+
+    /// Topics are there as the plan has them.
+    pub fn founded(&self) {
+        self.founded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they are.
+    pub fn is_founded(&self) -> bool {
+        self.founded.load(Ordering::Relaxed)
+    }
+
+    /// Whether producers have left for good, and the operator is alone with what they have left.
+    pub fn is_abandoned(&self) -> bool {
+        !self.is_chaos() && self.plan.operator.is_some_and(|operator| operator.alone)
     }
 
     /// No more faults from now on.
