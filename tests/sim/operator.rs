@@ -28,13 +28,14 @@ const SUCCESS: i32 = 0;
 const QUERY_NOT_FOUND: i32 = 22;
 const ILLEGAL_OPERATION: i32 = 604;
 
-/// Policies that groups are given; `None`: the broker's again. Parking comes soon, and a group of its own is rolled back.
-const POLICIES: [Option<&str>; 4] = [
+/// Policies that groups are given; `None`: the broker's again. Parking comes soon.
+const PARK: [Option<&str>; 3] = [
     None,
     Some("first=1s,interval=1s,backoff=100,attempts=1,max_age=10s,then=park"),
     Some("first=2s,interval=1s,backoff=200,attempts=3,max_age=8s,then=park"),
-    Some("first=1s,interval=2s,backoff=150,attempts=2,max_age=12s,then=rollback"),
 ];
+/// The same for a group whose undecided transactions the broker itself rolls back.
+const ROLL_BACK: &str = "first=1s,interval=2s,backoff=150,attempts=2,max_age=12s,then=rollback";
 /// The only group whose policy may roll back, so that of the others it is known that nobody but a client does.
 const MAY_ROLL_BACK: &str = "PG_1";
 /// Requests that are not answered while there is peace, after which the operator connects anew.
@@ -116,7 +117,7 @@ impl Operator {
         for open in self.list(Some("IN_DOUBT"), 100).await? {
             self.decide(dice, &open).await?;
         }
-        Some(())
+        self.look_back(dice).await
     }
 
     /// Open transactions, page by page.
@@ -315,19 +316,17 @@ impl Operator {
         Some(())
     }
 
-    /// Looks at one that was decided some time ago: it is still what it was.
+    /// Looks at any: what was decided is still what it was.
     async fn look_back(&self, dice: &mut Dice) -> Option<()> {
-        let decided: Vec<u64> = {
+        let all: Vec<u64> = {
             let history = self.world.history();
             let all = history.transactions.values();
-            all.filter(|transaction| transaction.decided.is_some())
-                .filter_map(|transaction| transaction.origin)
-                .collect()
+            all.filter_map(|transaction| transaction.origin).collect()
         };
-        if decided.is_empty() {
+        if all.is_empty() {
             return Some(());
         }
-        let origin = *dice.pick(&decided);
+        let origin = *dice.pick(&all);
         self.show(origin).await.map(|_| ())
     }
 
@@ -340,9 +339,9 @@ impl Operator {
             self.judge_policy(&group, policy, &reply);
             return Some(());
         }
-        let kinds = if group == MAY_ROLL_BACK { POLICIES.len() } else { POLICIES.len() - 1 };
-        let wish = POLICIES[dice.below(kinds as u64) as usize];
-        if wish.is_some_and(|wish| wish.ends_with("rollback")) {
+        let rolls_back = group == MAY_ROLL_BACK && dice.one_in(2);
+        let wish = if rolls_back { Some(ROLL_BACK) } else { *dice.pick(&PARK) };
+        if rolls_back {
             self.world.history().policy_rolls_back(&group);
         }
         let mut fields = vec![field("group", &group)];

@@ -100,7 +100,7 @@ pub struct Dedup {
     pub window_ms: u64,
     /// Half messages come again, too. Two of them beyond the window would be two transactions of one key.
     pub halves: bool,
-    /// Whether at most one copy may be stored. Where a connection ends and the broker does not hear of it, `retries`
+    /// Whether at most one copy may be stored. A first send that cannot be read is no proof; and where a connection ends and the broker does not hear of it, `retries`
     /// cannot tell a repeat from a message that is sent twice on purpose.
     pub exact: bool,
 }
@@ -110,7 +110,8 @@ impl Dedup {
         let strict = dice.below(3) > 0;
         let long = dice.below(4) > 0;
         let unheard_ends = [Fault::Cut, Fault::CutAll].iter().any(|cut| faults.contains(cut));
-        let exact = strict || !unheard_ends;
+        // of a first send that cannot be read nothing is known
+        let exact = !faults.contains(&Fault::ReadError) && (strict || !unheard_ends);
         Self {
             strict,
             window_ms: if long { dice.between(30_000, 60_000) } else { dice.between(500, 4_000) },
@@ -150,7 +151,12 @@ impl Retention {
         let bounded = dice.one_in(2);
         let for_ever = bounded && dice.one_in(3);
         Self {
-            age_ms: if for_ever { FOR_EVER_MS } else { dice.between(1_500, 15_000) },
+            age_ms: match (bounded, for_ever) {
+                (_, true) => FOR_EVER_MS,
+                // the bound is to be reached first
+                (true, _) => dice.between(4_000, 30_000),
+                (false, _) => dice.between(1_500, 12_000),
+            },
             max_bytes: if bounded {
                 Self::DERIVED_BYTES + dice.between(5, 12) * segment_bytes
             } else {

@@ -138,7 +138,7 @@ impl Producer {
         // what became visible after its delay has another place than the one that its send was told
         let told_place = half || sent.delay_ms == 0;
         let within = history.is_within(sent, now_ms, dedup.window_ms);
-        if !told_place || !within || gone {
+        if !told_place || !dedup.exact || !within || gone {
             return;
         }
         history.stats.saw("repeat answered as the first send", 1);
