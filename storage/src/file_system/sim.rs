@@ -135,6 +135,13 @@ impl SimulatedDisk {
         self.disk().faults.space = bytes;
     }
 
+    /// How often a file was cut although a map of it, or a slice of one, was left: on a real disk, whoever read it then
+    /// would be killed.
+    #[must_use]
+    pub fn cuts_of_maps(&self) -> u64 {
+        self.disk().cuts_of_maps
+    }
+
     /// Bytes of all files that have a name.
     #[must_use]
     pub fn used_space(&self) -> u64 {
@@ -281,7 +288,10 @@ impl File for SimulatedFile {
 
     fn map(&self) -> io::Result<Mapping> {
         let len = self.len()?;
-        Ok(Mapping::new(Arc::new(SimulatedMapping { disk: Arc::clone(&self.disk), inode: self.inode, len })))
+        let life = Arc::new(());
+        locked(&self.disk).note_map(self.inode, Arc::downgrade(&life));
+        let disk = Arc::clone(&self.disk);
+        Ok(Mapping::new(Arc::new(SimulatedMapping { disk, inode: self.inode, len, life })))
     }
 }
 
@@ -289,6 +299,19 @@ struct SimulatedMapping {
     disk: Arc<Mutex<Disk>>,
     inode: InodeId,
     len: u64,
+    life: Arc<()>,
+}
+
+/// A copy that counts as a part of its map.
+struct SimulatedSlice {
+    bytes: Vec<u8>,
+    _life: Arc<()>,
+}
+
+impl AsRef<[u8]> for SimulatedSlice {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl MappedBytes for SimulatedMapping {
@@ -298,12 +321,11 @@ impl MappedBytes for SimulatedMapping {
         }
         let mut bytes = vec![0; len];
         locked(&self.disk).inode(self.inode).ok()?.read(&mut bytes, offset).ok()?;
-        Some(bytes.into())
+        Some(Bytes::from_owner(SimulatedSlice { bytes, _life: Arc::clone(&self.life) }))
     }
 
     fn life(&self) -> Weak<()> {
-        // slices are copies
-        Weak::new()
+        Arc::downgrade(&self.life)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Giving up the oldest segment: first its name, which is one small step, then its space, piece by piece.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::segment::{Segment, locked};
 use super::shared::Log;
@@ -11,8 +11,10 @@ use crate::file_system::OpenMode;
 
 /// Ending of a segment's name from the moment in which the log begins behind it.
 const DELETED: &str = "deleted";
-/// Bytes that one step cuts off a deleted file: a file system takes long over a large one, and holds others up.
-const CUT_BYTES: u64 = 16 << 20;
+/// Most bytes that one step cuts off a deleted file: a file system takes long over a large one, and holds others up.
+const CUT_BYTES_MAX: u64 = 16 << 20;
+/// Least number of steps in which a segment's space is given back.
+const CUT_STEPS_MIN: u64 = 8;
 /// Steps that a deleted file is left as it is because a reader still has bytes of it; after that it goes as a whole.
 const HELD_STEPS_MAX: u32 = 60;
 
@@ -32,25 +34,22 @@ pub(super) struct Deleted {
     segment: Arc<Segment>,
     path: PathBuf,
     bytes: u64,
-    /// Maps of it that were still in use.
-    maps: Vec<Weak<()>>,
     held_steps: u32,
 }
 
 impl Deleted {
     fn new(segment: Arc<Segment>, path: PathBuf, bytes: u64) -> Self {
-        Self { segment, path, bytes, maps: Vec::new(), held_steps: 0 }
+        Self { segment, path, bytes, held_steps: 0 }
     }
 
     /// Whether somebody reads from it, or may begin to.
-    fn is_held(&mut self) -> bool {
+    fn is_held(&self) -> bool {
         // whoever has found the segment may still map it
         if Arc::strong_count(&self.segment) > 1 {
             return true;
         }
-        self.maps.extend(self.segment.close());
-        self.maps.retain(|map| map.strong_count() > 0);
-        !self.maps.is_empty()
+        self.segment.close();
+        self.segment.is_mapped()
     }
 }
 
@@ -82,6 +81,9 @@ impl Log {
         let Some(oldest) = oldest.filter(|segment| segment.end() <= self.synced()) else {
             return Err(StorageError::Busy { reason: "the oldest segment is still being written" });
         };
+        // whoever has found it goes on reading through this handle: the name that it was found by is about to go
+        self.forget_open(&oldest);
+        oldest.file(&*self.fs)?;
         let path = oldest.path.with_extension(DELETED);
         self.fs.rename(&oldest.path, &path).map_err(StorageError::io("rename", &oldest.path))?;
         let first = self.change_segments(|segments| {
@@ -131,12 +133,13 @@ impl Log {
             return false;
         }
         // what is mapped must not be cut, but its name may go
-        if !held && oldest.bytes > CUT_BYTES {
-            let kept = oldest.bytes - CUT_BYTES;
+        let piece = CUT_BYTES_MAX.min(self.layout.segment_bytes / CUT_STEPS_MIN).max(1);
+        if !held && oldest.bytes > piece {
+            let kept = oldest.bytes - piece;
             let cut = self.fs.open(&oldest.path, OpenMode::ReadWrite).and_then(|file| file.set_len(kept));
             if cut.is_ok() {
                 oldest.bytes = kept;
-                self.deleted_bytes.fetch_sub(CUT_BYTES, Ordering::AcqRel);
+                self.deleted_bytes.fetch_sub(piece, Ordering::AcqRel);
                 return true;
             }
         }

@@ -39,6 +39,8 @@ pub(super) struct Segment {
     /// Opened when first needed; closed again when the log has too many cold handles open.
     handle: Mutex<Option<Arc<dyn File>>>,
     map: RwLock<Option<Mapping>>,
+    /// One for each map of which something may be left: slices outlive the place above.
+    lives: Mutex<Vec<Weak<()>>>,
     /// Offset in the file up to which nothing is left to fill: zeros or frames stand there.
     zeroed_to: AtomicU64,
     /// Whoever raises `zeroed_to` holds this, so that zeros are never written over a frame: the filler while it
@@ -56,6 +58,7 @@ impl Segment {
             file_len,
             handle: Mutex::new(None),
             map: RwLock::new(None),
+            lives: Mutex::new(Vec::new()),
             zeroed_to: AtomicU64::new(file_len),
             fill_lock: Mutex::new(()),
         }
@@ -97,10 +100,10 @@ impl Segment {
         Ok((file, true))
     }
 
-    /// Closes the handle and drops the map; both come back on demand. The answer as for [`Segment::unmap`].
-    pub(super) fn close(&self) -> Option<Weak<()>> {
+    /// Closes the handle and drops the map; both come back on demand.
+    pub(super) fn close(&self) {
         *locked(&self.handle) = None;
-        self.unmap()
+        self.unmap();
     }
 
     /// The map; made when first asked for.
@@ -111,13 +114,24 @@ impl Segment {
         let (file, _) = self.file(fs)?;
         let made = file.map().map_err(StorageError::io("map", &self.path))?;
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        if map.is_none() {
+            let mut lives = locked(&self.lives);
+            lives.retain(|life| life.strong_count() > 0);
+            lives.push(made.life());
+        }
         Ok(map.get_or_insert(made).clone())
     }
 
-    /// Drops the map; slices that were handed out stay valid, and the answer lives as long as they do.
-    pub(super) fn unmap(&self) -> Option<Weak<()>> {
-        let map = self.map.write().unwrap_or_else(PoisonError::into_inner).take();
-        map.map(|map| map.life())
+    /// Drops the map; slices that were handed out stay valid.
+    pub(super) fn unmap(&self) {
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether a map is here, or a slice of any is left somewhere: the file must not be cut then.
+    pub(super) fn is_mapped(&self) -> bool {
+        let mut lives = locked(&self.lives);
+        lives.retain(|life| life.strong_count() > 0);
+        !lives.is_empty()
     }
 
     /// Offset up to which nothing is left to fill.

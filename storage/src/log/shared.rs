@@ -229,6 +229,11 @@ impl Log {
                 cold.push_back(oldest);
             }
         }
+        drop(cold);
+        // taken out of the log since it was found: who did that looked for it here too early
+        if segment.base < self.first_position() {
+            self.forget_open(segment);
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 //! need every step under control start none of them and call the steps themselves.
 
 use std::sync::{Arc, PoisonError};
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mezzo_protocol::time::{Clock, Timestamp};
@@ -11,6 +10,7 @@ use mezzo_protocol::time::{Clock, Timestamp};
 use super::scrub::{Scrub, ScrubStep};
 use super::{Store, lock};
 use crate::concurrency::atomic::{AtomicBool, Ordering};
+use crate::concurrency::thread::{Builder, JoinHandle, sleep};
 use crate::concurrency::{Condvar, Mutex};
 use crate::error::StorageError;
 use crate::log::PrepareStep;
@@ -200,7 +200,7 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
                 }
                 store.segments_wanted.wait(LOOK_AROUND);
             }
-            Ok(PrepareStep::Worked) => std::thread::sleep(FILL_PAUSE),
+            Ok(PrepareStep::Worked) => sleep(FILL_PAUSE),
             Ok(PrepareStep::NoSpace) => {
                 if !std::mem::replace(&mut full, true) {
                     tracing::warn!(
@@ -209,7 +209,7 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
                 }
                 stopping.keeper.raise();
                 // each attempt takes for a moment what retention needs to make room, and those who send keep asking
-                std::thread::sleep(FULL_DISK_PAUSE);
+                sleep(FULL_DISK_PAUSE);
                 store.segments_wanted.wait(FAILURE_PAUSE);
             }
             Err(e) => {

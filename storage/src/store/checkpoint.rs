@@ -18,7 +18,7 @@ pub(super) struct CheckpointState {
 }
 
 impl Store {
-    /// Writes a checkpoint of everything appended so far.
+    /// Writes a checkpoint of everything appended so far; a `clean` one is the last, and nothing is appended after it.
     ///
     /// # Errors
     /// When the log cannot be synced or the file not be written.
@@ -45,6 +45,12 @@ impl Store {
             };
             // pages given back from here on are named by this checkpoint
             let freed = self.view.pages.take_freed();
+            if clean {
+                // with the append lock held: what came behind the last checkpoint would be acknowledged, and no restart
+                // would know that it may be lost
+                self.closed.store(true, Ordering::Release);
+                self.log.seal();
+            }
             (snapshot::checkpoint_file(&appender.ledger, header), position, freed, published)
         };
         self.announce(published);
@@ -72,9 +78,6 @@ impl Store {
     /// When the disk refuses; the next start then recovers as after a crash.
     pub fn close(&self, now: Timestamp) -> Result<(), StorageError> {
         self.flush_offsets(now)?;
-        self.checkpoint(true)?;
-        self.closed.store(true, Ordering::Release);
-        self.log.seal();
-        Ok(())
+        self.checkpoint(true)
     }
 }

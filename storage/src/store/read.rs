@@ -85,9 +85,14 @@ impl Store {
         count: usize,
         keep: &mut dyn FnMut(&QueueEntry) -> bool,
     ) -> Result<EntriesRead, StorageError> {
-        let plan = queue.log().plan(from.0, SCAN_ENTRIES_MAX);
-        let read = plan.run(&self.view.pages, count, SCAN_ENTRIES_MAX, keep);
-        read.inspect_err(|error| self.damage.note_read(error))
+        loop {
+            let plan = queue.log().plan(from.0, SCAN_ENTRIES_MAX);
+            let read = plan.run(&self.view.pages, count, SCAN_ENTRIES_MAX, keep);
+            // a page that was dropped since may be another queue's by now: that is no damage
+            if read.is_ok() || queue.log().still_holds(&plan) {
+                return read.inspect_err(|error| self.damage.note_read(error));
+            }
+        }
     }
 
     /// Whether the entry's message is read from memory; if not, read it on a thread that may block.
@@ -201,8 +206,7 @@ impl Store {
         let Some(queue) = self.topic(view.topic()).and_then(|t| t.queue(view.queue_id())) else {
             return Ok((None, None));
         };
-        let plan = queue.log().plan_search(from_ms);
-        let mut from = QueueOffset(plan.run(&self.view.pages)?);
+        let mut from = QueueOffset(self.search_queue(&queue, from_ms)?);
         while from < queue.max_offset() {
             let read = self.read_entries(&queue, from, 1, &mut |e| e.position == position)?;
             if let Some((offset, entry)) = read.entries.first() {
@@ -221,7 +225,18 @@ impl Store {
     /// # Errors
     /// When a page of the consume queue cannot be read.
     pub fn search_by_time(&self, queue: &Queue, at: Timestamp) -> Result<QueueOffset, StorageError> {
-        let plan = queue.log().plan_search(at.as_ms());
-        Ok(QueueOffset(plan.run(&self.view.pages)?))
+        Ok(QueueOffset(self.search_queue(queue, at.as_ms())?))
+    }
+
+    /// As [`Store::search_by_time`].
+    fn search_queue(&self, queue: &Queue, at_ms: u64) -> Result<u64, StorageError> {
+        loop {
+            let plan = queue.log().plan_search(at_ms);
+            let found = plan.run(&self.view.pages);
+            // as in `read_entries`
+            if found.is_ok() || queue.log().still_holds_search(&plan) {
+                return found.inspect_err(|error| self.damage.note_read(error));
+            }
+        }
     }
 }

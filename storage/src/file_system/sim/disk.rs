@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
 
 use super::CrashMode;
 use super::inode::{Inode, InodeId};
@@ -114,6 +115,10 @@ pub(super) struct Disk {
     pub(super) pending_dirs: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
     next_inode: InodeId,
+    /// Lives of maps.
+    maps: BTreeMap<InodeId, Vec<Weak<()>>>,
+    /// Files cut although something of a map of them was left.
+    pub(super) cuts_of_maps: u64,
     pub(super) faults: Faults,
     /// Counted operations, if somebody wants to know.
     pub(super) journal: Option<Vec<DiskOperation>>,
@@ -182,6 +187,7 @@ impl Disk {
         }
         self.count(DiskOperationKind::Create, path)?;
         if let Ok(id) = self.lookup(path) {
+            self.note_cut(id, 0)?;
             self.inode_mut(id)?.set_len(0);
             return Ok(id);
         }
@@ -258,7 +264,23 @@ impl Disk {
     pub(super) fn set_len(&mut self, id: InodeId, len: u64) -> io::Result<()> {
         self.count_on(DiskOperationKind::Resize, id, 0)?;
         self.check_space(len.saturating_sub(self.inode(id)?.len()))?;
+        self.note_cut(id, len)?;
         self.inode_mut(id)?.set_len(len);
+        Ok(())
+    }
+
+    pub(super) fn note_map(&mut self, id: InodeId, life: Weak<()>) {
+        let lives = self.maps.entry(id).or_default();
+        lives.retain(|life| life.strong_count() > 0);
+        lives.push(life);
+    }
+
+    /// Whoever touched what is cut off through a map would be killed.
+    fn note_cut(&mut self, id: InodeId, len: u64) -> io::Result<()> {
+        let is_mapped = self.maps.get(&id).is_some_and(|lives| lives.iter().any(|l| l.strong_count() > 0));
+        if is_mapped && len < self.inode(id)?.len() {
+            self.cuts_of_maps += 1;
+        }
         Ok(())
     }
 
@@ -332,6 +354,8 @@ impl Disk {
             pending_dirs: self.pending_dirs.clone(),
             locks: BTreeSet::new(),
             next_inode: self.next_inode,
+            maps: BTreeMap::new(),
+            cuts_of_maps: 0,
             faults: Faults::default(),
             journal: None,
         }

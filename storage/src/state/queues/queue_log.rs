@@ -155,6 +155,25 @@ impl QueueLog {
         ReadPlan { seed: self.seed, from, pages, tail }
     }
 
+    /// Whether this page is still its own: one that was dropped may hold something else by now.
+    fn has(&self, page: &PageRef) -> bool {
+        let at = self.pages.partition_point(|own| own.first < page.first);
+        self.pages.get(at) == Some(page)
+    }
+
+    /// Whether all pages of a plan are still its own. If not, what reading them has brought counts for nothing.
+    pub(crate) fn still_holds(&self, plan: &ReadPlan) -> bool {
+        plan.pages.iter().all(|page| self.has(page))
+    }
+
+    /// As [`QueueLog::still_holds`].
+    pub(crate) fn still_holds_search(&self, plan: &SearchPlan) -> bool {
+        match plan {
+            SearchPlan::Known(_) => true,
+            SearchPlan::InPage { page, .. } => self.has(page),
+        }
+    }
+
     /// What a search for the first entry that became visible at or after `at_ms` needs, so that it can go on without
     /// the queue's lock.
     pub(crate) fn plan_search(&self, at_ms: u64) -> SearchPlan {
@@ -239,8 +258,8 @@ pub(crate) enum SearchPlan {
 
 impl SearchPlan {
     /// First offset whose entry became visible at or after the time; the end when none did.
-    pub(crate) fn run(self, store: &PageStore) -> Result<u64, StorageError> {
-        match self {
+    pub(crate) fn run(&self, store: &PageStore) -> Result<u64, StorageError> {
+        match *self {
             Self::Known(offset) => Ok(offset),
             Self::InPage { seed, page, at_ms, behind, min } => {
                 let entries = store.read(seed, page.page, page.first)?;
@@ -264,7 +283,7 @@ pub(crate) struct ReadPlan {
 impl ReadPlan {
     /// Up to `count` entries that `keep` wants.
     pub(crate) fn run(
-        self,
+        &self,
         store: &PageStore,
         count: usize,
         scan_max: usize,
