@@ -237,6 +237,10 @@ impl Store {
     /// Deletes the oldest segment, all of whose messages are decided, visible or somewhere else.
     fn delete_oldest(&self, oldest: &SegmentInfo, next: u64, early: bool) -> Result<(), StorageError> {
         let mut state = lock(&self.checkpointing);
+        if self.log.first_position() != oldest.base {
+            // another keeper was faster
+            return Ok(());
+        }
         // a power cut must not open again what counts as closed here, nor take back what was carried
         self.sync()?;
         state.base = self.advance_base(&state.base, next)?;

@@ -116,6 +116,13 @@ impl World {
         Arc::new(Self { disk, store, acknowledged: Mutex::default(), is_over: AtomicBool::new(false) })
     }
 
+    /// The process was killed, and another one goes on.
+    pub(crate) fn started_again(&self, options: StoreOptions) -> Arc<Self> {
+        let disk = self.disk.crash(CrashMode::KeepAll);
+        let store = open_with(&disk, options, Arc::new(NoObserver));
+        Arc::new(Self { disk, store, acknowledged: Mutex::default(), is_over: AtomicBool::new(false) })
+    }
+
     pub(crate) fn append(&self, body: &str, visibility: Visibility) -> (PhysicalOffset, OperationResult) {
         self.try_append(T0, QueueId(0), &[body], visibility).unwrap()
     }
