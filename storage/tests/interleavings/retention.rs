@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mezzo_protocol::ids::{QueueId, QueueOffset};
-use mezzo_storage::{AckLevel, NoObserver, OperationResult, Outcome, Scrub, StoreOptions, Visibility};
+use mezzo_storage::{
+    AckLevel, NoObserver, OperationResult, Outcome, Scrub, StorageError, StoreOptions, Visibility,
+};
 use shuttle::thread;
 
 use crate::world::{LATER, World, bodies, body_of, in_orders, options};
@@ -94,21 +96,32 @@ fn readers_and_the_scrub_find_a_message_whole_or_gone_while_its_segment_is_delet
                 world.append(&long(name), Visibility::Now);
             }
             world.store.sync().unwrap();
-            // so that no file is open yet
+            // so that no file is open yet, and the first segment may go at once
             let world = world.started_again(options);
+            world.store.checkpoint(false).unwrap();
+            let queue = world.store.topic("t").unwrap().queue(QueueId(0)).unwrap();
+            let entries = world.store.read_entries(&queue, QueueOffset(0), 9, &mut |_| true).unwrap().entries;
             let keeper = Arc::clone(&world);
-            let mut threads = vec![thread::spawn(move || keep(&keeper, 6))];
-            for _ in 0..2 {
-                let reader = Arc::clone(&world);
-                threads.push(thread::spawn(move || {
-                    let all = names.map(long);
-                    assert!(bodies(&reader.store).iter().all(|body| all.contains(body)));
-                }));
-            }
+            let mut threads = vec![thread::spawn(move || keep(&keeper, 3))];
+            let reader = Arc::clone(&world);
+            threads.push(thread::spawn(move || {
+                for ((_, entry), name) in entries.iter().zip(names) {
+                    match reader.store.read_message(entry) {
+                        Ok(message) => assert!(body_of(&message.bytes) == long(name)),
+                        Err(StorageError::Gone { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }));
+            let other = Arc::clone(&world);
+            threads.push(thread::spawn(move || {
+                let all = names.map(long);
+                assert!(bodies(&other.store).iter().all(|body| all.contains(body)));
+            }));
             let scrubber = Arc::clone(&world);
             threads.push(thread::spawn(move || {
-                let mut scrub = Scrub::default();
-                for _ in 0..5 {
+                let mut scrub = Scrub::Log(0);
+                for _ in 0..4 {
                     scrubber.store.scrub_step(&mut scrub).unwrap();
                 }
             }));
