@@ -44,7 +44,8 @@ fn a_half_that_is_decided_while_it_is_carried_is_there_once() {
             world.prepare();
             world.append(&long(name), Visibility::Now);
         }
-        world.store.sync().unwrap();
+        // so that the keeper carries at once
+        world.store.checkpoint(false).unwrap();
         let first = world.store.first_position();
         let keeper = Arc::clone(&world);
         let mut threads = vec![thread::spawn(move || keep(&keeper, 5))];
