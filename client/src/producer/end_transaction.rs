@@ -8,6 +8,7 @@
 //! - No answer (time over, connection lost): **unknown**. The request is repeated only to a broker that has shown that it
 //!   records decisions once ([`OUTCOME_FIELD`] in an answer): Apache's broker delivers twice if it is told twice.
 //! - SYSTEM_BUSY without a recorded decision: the broker did nothing, so the decision is said again until the time is over.
+//! - SERVICE_NOT_AVAILABLE of a broker that records decisions once: stored or not, it is said again until the time is over.
 //! - Any other refusal: if it names the recorded decision, that one stands, and if it is the opposite, it is a conflict. Else
 //!   unknown: the remark says why.
 
@@ -128,6 +129,13 @@ pub(super) async fn end(
         let error = match shared.request(&address, Patience::Wait, command.clone(), deadline).await {
             Ok(reply) => match read_answer(&reply, decision, || repeatable.learn(&address)) {
                 EndAnswer::Refused(error) if error.refusal() == Some(ResponseCode::SYSTEM_BUSY) => error,
+                // its disk has failed; when it is back it says what stands
+                EndAnswer::Refused(error)
+                    if error.refusal() == Some(ResponseCode::SERVICE_NOT_AVAILABLE)
+                        && repeatable.holds(&address) =>
+                {
+                    error
+                }
                 answer => return answer,
             },
             Err(error) => error,

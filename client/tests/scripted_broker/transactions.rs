@@ -272,6 +272,19 @@ async fn a_busy_broker_is_told_the_decision_again_until_the_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_broker_whose_disk_has_failed_is_told_the_decision_again_if_it_records_decisions_once() {
+    let broker = broker().await;
+    let failed =
+        || Action::Fields(ResponseCode::SERVICE_NOT_AVAILABLE, vec![("mezzoOutcome", "RETRY".to_owned())]);
+    let stands = vec![("mezzoOutcome", "COMMITTED".to_owned())];
+    broker.script(END, [failed(), failed(), Action::Fields(ResponseCode::SUCCESS, stands)]);
+    let client = broker.client().await;
+    let producer = Records::saying(LocalOutcome::Unknown).start(&client).await;
+    assert!(decide(&producer, LocalOutcome::Commit).await.unwrap().is_committed());
+    assert_eq!(broker.all(END).len(), 3);
+}
+
+#[tokio::test]
 async fn a_known_decision_does_not_wait_behind_a_slow_handler() {
     let broker = broker().await;
     broker.script(END, [Action::Silence]);

@@ -10,6 +10,7 @@
 //! | a transaction without anything | 0 | `mezzoOutcome` = `NOTHING` |
 //! | UNKNOWN | 0 | `mezzoOutcome` = `PREPARED` or `IN_DOUBT` |
 //! | wrong group, wrong offset, wrong key, nothing there | 1 SYSTEM_ERROR, Apache's remarks | |
+//! | the disk failed under it: stored or not, the next start decides | 14 SERVICE_NOT_AVAILABLE | `mezzoOutcome` = `RETRY` |
 
 use std::borrow::Cow;
 
@@ -25,12 +26,12 @@ use mezzo_protocol::{
 };
 use mezzo_storage::{
     EndTarget, EndTransaction, OffsetMove, OpenState, Operation, OperationResult, Outcome, Refusal, Source,
-    TransactionOffsets, key_hash,
+    StorageError, TransactionOffsets, key_hash,
 };
 
 use super::{
     outcome, response,
-    turn::{Handled, Request, Step, Turn},
+    turn::{Handled, PendingReply, Request, Step, Turn},
 };
 use crate::service::client_channel::ClientChannel as _;
 
@@ -95,10 +96,10 @@ pub(crate) fn handle(turn: &mut Turn<'_>, request: &Request<'_>) -> Handled {
         decider: Some(turn.channel.remote()),
         reason: None,
     }));
-    turn.reply_after_append(request, at..at + 1, |results| match results.first() {
-        Some(result) => answer(result),
-        None => response::refusal(ResponseCode::SYSTEM_ERROR, "the decision has no result"),
-    });
+    let to = request.reply_to();
+    if to.wanted {
+        turn.replies.push(PendingReply::End(to, at));
+    }
     Ok(Step::Done)
 }
 
@@ -129,7 +130,11 @@ fn unknown(
     turn.reply(request, reply);
 }
 
-fn answer(result: &OperationResult) -> RemotingCommand {
+/// The answer once the limit has passed the decision, or was refused: what became of it.
+pub(super) fn answer(result: Option<&OperationResult>) -> RemotingCommand {
+    let Some(result) = result else {
+        return response::refusal(ResponseCode::SYSTEM_ERROR, "the decision has no result");
+    };
     match result {
         OperationResult::Decided(decision) if decision.source == Source::Fenced => {
             let remark = "another client has taken the lease of a queue whose offset this commit moves; the \
@@ -155,6 +160,23 @@ fn answer(result: &OperationResult) -> RemotingCommand {
         }
         OperationResult::Refused(refusal) => refused(*refusal),
         other => response::refusal(ResponseCode::SYSTEM_ERROR, format!("not a decision: {other:?}")),
+    }
+}
+
+/// The answer when the append that the decision was in has failed. Whether the disk has it is known to nobody before the
+/// next start has read it: then the same END gets the decision that stands, or is taken. So it is to be said again, which
+/// is harmless, and nothing is to be concluded from this answer.
+pub(super) fn unwritten(error: &StorageError) -> RemotingCommand {
+    match error {
+        // nothing was written
+        StorageError::Busy { .. } | StorageError::TooLarge { .. } => response::storage_refusal(error),
+        _ => {
+            let remark = format!(
+                "the disk has failed while the decision was written: say it again when the broker is back, which \
+                 answers with what stands ({error})"
+            );
+            response::refusal(ResponseCode::SERVICE_NOT_AVAILABLE, remark).with_ext(outcome::says("RETRY"))
+        }
     }
 }
 
@@ -192,6 +214,10 @@ mod tests {
     use super::{outcome::OUTCOME, *};
     use mezzo_storage::Decision;
 
+    fn answer_to(result: &OperationResult) -> RemotingCommand {
+        answer(Some(result))
+    }
+
     fn decision(outcome: Outcome, queue_offset: Option<u64>) -> Decision {
         Decision {
             origin: PhysicalOffset(3),
@@ -207,13 +233,13 @@ mod tests {
     #[test]
     fn a_repeat_is_answered_like_the_first_and_a_conflict_names_what_stands() {
         let committed = decision(Outcome::Committed, Some(5));
-        let first = answer(&OperationResult::Decided(committed.clone()));
-        assert_eq!(first, answer(&OperationResult::AlreadyDecided(committed)));
+        let first = answer_to(&OperationResult::Decided(committed.clone()));
+        assert_eq!(first, answer_to(&OperationResult::AlreadyDecided(committed)));
         assert_eq!(
             (first.code, first.ext_value(OUTCOME), first.ext_value("queueOffset")),
             (0, Some("COMMITTED"), Some("5"))
         );
-        let conflict = answer(&OperationResult::Conflict(decision(Outcome::RolledBack, None)));
+        let conflict = answer_to(&OperationResult::Conflict(decision(Outcome::RolledBack, None)));
         assert_eq!((conflict.code, conflict.ext_value(OUTCOME)), (604, Some("ROLLED_BACK")));
         assert_eq!(conflict.ext_value("queueOffset"), None);
         assert!(conflict.remark.is_some_and(|remark| remark.contains("rolled back at 7 ms")));
@@ -226,9 +252,28 @@ mod tests {
             (Refusal::WrongTableOffset, "The transaction state table offset wrong"),
             (Refusal::Unknown, "Find prepared transaction message failed"),
         ] {
-            let reply = answer(&OperationResult::Refused(refusal));
+            let reply = answer_to(&OperationResult::Refused(refusal));
             assert_eq!((reply.code, reply.remark.as_deref()), (1, Some(remark)));
         }
-        assert_eq!(answer(&OperationResult::Refused(Refusal::WrongKey)).code, 1);
+        assert_eq!(answer_to(&OperationResult::Refused(Refusal::WrongKey)).code, 1);
+    }
+
+    #[test]
+    fn a_decision_that_may_be_written_is_to_be_said_again_and_says_nothing_about_what_stands() {
+        let eio = std::io::Error::from_raw_os_error(5);
+        let failed = StorageError::io("append to", "log/0".as_ref())(eio);
+        let fenced = StorageError::Fenced { reason: "log/0: EIO".to_owned() };
+        for error in [failed, fenced] {
+            let reply = unwritten(&error);
+            let code = ResponseCode::SERVICE_NOT_AVAILABLE.0;
+            assert_eq!((reply.code, reply.ext_value(OUTCOME)), (code, Some("RETRY")));
+            assert!(
+                reply
+                    .remark
+                    .is_some_and(|remark| remark.contains("say it again") && remark.contains("log/0"))
+            );
+        }
+        let busy = unwritten(&StorageError::Busy { reason: "no segment is prepared" });
+        assert_eq!(busy.code, 2);
     }
 }

@@ -100,6 +100,8 @@ pub(crate) enum PendingReply {
     Send(SendReply),
     /// A send that repeats an earlier one: answered with what that one became.
     Repeated(SendReply, Vec<OperationResult>),
+    /// An END, answered by `end_transaction` from this operation's result, or from the failure of the append.
+    End(ReplyTo, usize),
     /// Known once the limit has passed the batch.
     AfterAppend {
         /// Who asked.
@@ -148,6 +150,7 @@ impl fmt::Debug for PendingReply {
             Self::Ready(to, command) => f.debug_tuple("Ready").field(to).field(&command.code).finish(),
             Self::Send(reply) => f.debug_tuple("Send").field(reply).finish(),
             Self::Repeated(reply, results) => f.debug_tuple("Repeated").field(reply).field(results).finish(),
+            Self::End(to, operation) => f.debug_tuple("End").field(to).field(operation).finish(),
             Self::AfterAppend { to, operations, .. } => {
                 f.debug_struct("AfterAppend").field("to", to).field("operations", operations).finish()
             }

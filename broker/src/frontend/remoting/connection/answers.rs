@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{
     super::{
-        response, send_message,
+        end_transaction, response, send_message,
         transport::Transport,
         turn::{PendingReply, SendReply},
     },
@@ -71,6 +71,13 @@ impl<T: Transport> Session<T> {
                 }
                 (PendingReply::Repeated(reply, results), _) => {
                     send_message::encode_reply(&mut self.out, &reply, &results, &self.services);
+                }
+                (PendingReply::End(to, operation), None) => {
+                    let command = end_transaction::answer(results.get(operation));
+                    response::write(&mut self.out, to, command, metrics);
+                }
+                (PendingReply::End(to, _), Some(error)) => {
+                    response::write(&mut self.out, to, end_transaction::unwritten(error), metrics);
                 }
                 (PendingReply::AfterAppend { to, operations, finish }, None) => {
                     let command = finish(results.get(operations).unwrap_or_default());
