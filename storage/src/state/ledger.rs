@@ -31,7 +31,7 @@ use crate::format::record::{
 };
 use crate::half::{Fingerprint, HalfFacts};
 use crate::options::CheckPolicy;
-use crate::results::{Decision, LeftDoubt};
+use crate::results::Decision;
 
 /// A record's place and time.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +72,6 @@ pub(crate) struct Ledger {
     pub(crate) history: Option<Arc<History>>,
     /// Acknowledgement level that the last start of the log announced.
     pub(crate) ack: AckLevel,
-    /// What was IN_DOUBT and has been decided by an append that has not told of it yet.
-    pub(crate) left_doubt: Vec<LeftDoubt>,
     /// A start found the log torn at acknowledgement `memory`, and its `jump` record has not been met yet.
     pub(crate) owes_jump: bool,
     /// Parts of the log whose loss was accepted.
@@ -95,7 +93,6 @@ impl Ledger {
             segments: Segments::new(segment_bytes),
             history,
             ack: AckLevel::Durable,
-            left_doubt: Vec::new(),
             owes_jump: false,
             lost: AfterLoss::default(),
         }

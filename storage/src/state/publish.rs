@@ -10,6 +10,7 @@ use super::groups::GroupConfig;
 use super::leases::Lease;
 use super::topics::{Queue, Topic};
 use crate::format::queue_entry::QueueEntry;
+use crate::results::LeftDoubt;
 
 /// One visible effect of a record.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) enum Publication {
     Offsets { position: u64, group: GroupName, entries: Vec<(TopicName, QueueId, QueueOffset)> },
     /// A lease was given, renewed or given back.
     Lease { group: GroupName, topic: TopicName, queue: QueueId, lease: Lease },
+    /// A transaction that was IN_DOUBT is decided. Only of a decision that is taken now, never of one that is folded again.
+    LeftDoubt(LeftDoubt),
     /// No later entry of the queue has a lower offset.
     Skip { queue: Arc<Queue>, offset: u64 },
 }

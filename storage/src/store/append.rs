@@ -47,7 +47,7 @@ impl Store {
         let mut asks_history: Vec<AsksHistory> = Vec::new();
         let wall = now;
         let mut published = Published::default();
-        let (mut end, left_doubt) = {
+        let mut end = {
             let mut appender = self.appender();
             let now = appender.leader_time(now);
             self.leader_ms.store(now.as_ms(), Ordering::Relaxed);
@@ -65,12 +65,9 @@ impl Store {
                 // under the lock, so that no other append shows it before
                 published = self.sync_unannounced()?;
             }
-            (end, std::mem::take(&mut appender.ledger.left_doubt))
+            end
         };
         self.announce(published);
-        for left in left_doubt {
-            self.observer.left_doubt(&left);
-        }
         if self.options.ack == AckLevel::Memory {
             self.announce(self.publish(end)?);
             if self.unsynced_messages.load(Ordering::Relaxed) >= UNSYNCED_MESSAGES_MAX {

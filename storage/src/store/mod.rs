@@ -82,7 +82,7 @@ pub trait StoreObserver: Send + Sync {
     fn limit_advanced(&self, limit: PhysicalOffset);
     /// A watched queue has new entries.
     fn queue_grew(&self, queue: &Arc<Queue>);
-    /// A transaction that was IN_DOUBT was decided just now; its record may not be within the limit yet.
+    /// A transaction that was IN_DOUBT is decided, and the limit is past the decision.
     fn left_doubt(&self, left: &LeftDoubt) {
         let _ = left;
     }

@@ -14,6 +14,7 @@ use super::{Store, lock};
 use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
 use crate::options::AckLevel;
+use crate::results::LeftDoubt;
 use crate::state::publish::Publication;
 use crate::state::topics::Queue;
 
@@ -31,6 +32,8 @@ pub(super) struct Published {
     limit: Option<u64>,
     /// Watched queues with new entries.
     grown: Vec<Arc<Queue>>,
+    /// Transactions that are IN_DOUBT no longer.
+    left_doubt: Vec<LeftDoubt>,
 }
 
 impl Store {
@@ -121,13 +124,17 @@ impl Store {
             self.unsynced_messages.fetch_add(messages, Ordering::Relaxed);
         }
         self.limit.store(limit, Ordering::Release);
-        Ok(Published { limit: Some(limit), grown: grown.into_queues() })
+        let left_doubt = std::mem::take(&mut grown.left_doubt);
+        Ok(Published { limit: Some(limit), grown: grown.into_queues(), left_doubt })
     }
 
     /// Tells the observer; no lock may be held.
     pub(super) fn announce(&self, published: Published) {
         for queue in &published.grown {
             self.observer.queue_grew(queue);
+        }
+        for left in &published.left_doubt {
+            self.observer.left_doubt(left);
         }
         if let Some(limit) = published.limit {
             self.observer.limit_advanced(PhysicalOffset(limit));

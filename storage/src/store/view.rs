@@ -9,6 +9,7 @@ use mezzo_protocol::ids::{GroupName, TopicName};
 
 use crate::concurrency::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::error::StorageError;
+use crate::results::LeftDoubt;
 use crate::state::groups::GroupConfig;
 use crate::state::leases::Leases;
 use crate::state::ledger::Ledger;
@@ -27,10 +28,11 @@ pub(super) struct View {
     leases: RwLock<Leases>,
 }
 
-/// Watched queues that have grown, each once.
+/// What the observer is to be told of: watched queues that have grown, each once, and what is no longer in doubt.
 #[derive(Debug, Default)]
 pub(super) struct Grown {
     queues: Vec<Arc<Queue>>,
+    pub(super) left_doubt: Vec<LeftDoubt>,
     /// Where they stand in memory. Not their symbols: a queue may be deleted, and another get its symbol, in between.
     known: HashSet<usize, RandomState>,
 }
@@ -77,7 +79,7 @@ impl View {
         self.leases.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes one effect visible. `grown` collects watched queues, `messages` counts entries.
+    /// Makes one effect visible. `grown` collects what is to be told, `messages` counts entries.
     pub(super) fn show(
         &self,
         publication: Publication,
@@ -117,6 +119,7 @@ impl View {
             Publication::Lease { group, topic, queue, lease } => {
                 self.leases_mut().set(&group, &topic, queue, lease);
             }
+            Publication::LeftDoubt(left) => grown.left_doubt.push(left),
             Publication::Topic(topic) => {
                 self.topics.insert(topic.name().clone(), topic);
             }

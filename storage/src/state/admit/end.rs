@@ -12,7 +12,7 @@ use crate::format::record::{
 };
 use crate::results::{Decision, LeftDoubt, OperationResult, Refusal};
 use crate::state::ledger::{At, Ledger};
-use crate::state::publish::Publisher;
+use crate::state::publish::{Publication, Publisher};
 use crate::state::transactions::history::decision_of;
 use crate::state::transactions::{OpenOfKey, OpenRow};
 
@@ -79,13 +79,14 @@ impl Ledger {
         if row.in_doubt
             && let Some(group) = self.open.groups().name(row.group)
         {
-            self.left_doubt.push(LeftDoubt {
+            let left = LeftDoubt {
                 origin: PhysicalOffset(origin),
                 group: group.clone(),
                 age_ms: at.time_ms.saturating_sub(row.prepared_at_ms),
                 outcome,
                 source,
-            });
+            };
+            publisher.publish(at.position, Publication::LeftDoubt(left));
         }
         let decision = self.decide(at, origin, outcome, source, publisher);
         self.move_with(at, outcome, end, publisher);
