@@ -99,3 +99,37 @@ fn a_read_that_meets_damage_fails_alone_and_says_where() {
     }
     assert_eq!(store.damage_counts().damaged_reads, 1);
 }
+
+/// The nice value of this process's thread of that name.
+#[cfg(target_os = "linux")]
+fn niceness(thread: &str) -> Option<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks.flatten().find_map(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (front, fields) = stat.rsplit_once(')')?;
+        // the kernel keeps fifteen bytes of a name
+        let named = thread.starts_with(front.split_once('(')?.1);
+        named.then(|| fields.split_whitespace().nth(16)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_scrub_runs_when_nobody_else_wants_the_processor() {
+    struct Still;
+    impl mezzo_protocol::time::Clock for Still {
+        fn now(&self) -> Timestamp {
+            NOW
+        }
+    }
+    let store = filled(&SimulatedDisk::new());
+    let background = store.run_background(Arc::new(Still)).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    // both threads are there at their own time; the others stay as they are
+    while (niceness("mezzo-scrubber"), niceness("mezzo-keeper")) != (Some(19), Some(0)) {
+        let seen = (niceness("mezzo-scrubber"), niceness("mezzo-keeper"));
+        assert!(std::time::Instant::now() < end, "{seen:?}");
+        std::thread::yield_now();
+    }
+    background.stop();
+}
