@@ -13,6 +13,21 @@ const UNFINISHED: &str = "unfinished";
 /// A state file larger than this is refused instead of read into memory: 16 GiB, forty times the largest expected.
 const STATE_BYTES_MAX: u64 = 16 << 30;
 
+/// The number of a file that is called by one, in the twenty digits that it is written in. Others are not ours.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    (name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok())?
+}
+
+/// The number of a file that is called by one and has this ending.
+pub(crate) fn number_with(name: &str, ending: &str) -> Option<u64> {
+    number_of(name.strip_suffix(ending)?.strip_suffix('.')?)
+}
+
+/// Whether a file of this name is one that was being written.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    number_with(name, UNFINISHED).is_some()
+}
+
 /// Writes a file so that it is there whole, or not at all.
 pub(crate) fn write_durably(
     fs: &dyn FileSystem,
@@ -94,7 +109,7 @@ impl StateFolder {
     pub(crate) fn open(fs: &dyn FileSystem, dir: PathBuf, kept: usize) -> Result<Self, StorageError> {
         fs.create_dir_all(&dir).map_err(StorageError::io("create folder", &dir))?;
         for name in fs.list(&dir).map_err(StorageError::io("list", &dir))? {
-            if name.ends_with(UNFINISHED) {
+            if is_unfinished(&name) {
                 let path = dir.join(name);
                 fs.remove(&path).map_err(StorageError::io("remove", &path))?;
             }
@@ -105,7 +120,7 @@ impl StateFolder {
     /// Numbers of the files there are, ascending.
     pub(crate) fn numbers(&self, fs: &dyn FileSystem) -> Result<Vec<u64>, StorageError> {
         let names = fs.list(&self.dir).map_err(StorageError::io("list", &self.dir))?;
-        let mut numbers: Vec<u64> = names.iter().filter_map(|n| n.parse().ok()).collect();
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }

@@ -14,7 +14,7 @@ use crate::format::FormatError;
 #[non_exhaustive]
 pub enum StorageError {
     /// The operating system refused an operation on a file or a folder.
-    #[error("cannot {op} {}: {source}", path.display())]
+    #[error("cannot {op} {}: {source}{}", path.display(), advice(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -133,6 +133,19 @@ pub enum StorageError {
         /// What does not hold.
         source: FormatError,
     },
+}
+
+/// What a person can do about it, where the system's own words do not say.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; whoever runs the broker must be able to read and write everything in the data folder"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; mount the file system so that it can be written",
+        io::ErrorKind::IsADirectory => "; a folder stands where a file belongs: move it away",
+        io::ErrorKind::NotADirectory => "; a file stands where a folder belongs: move it away",
+        _ => "",
+    }
 }
 
 impl StorageError {

@@ -72,12 +72,19 @@ impl FileSystem for RealFileSystem {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
+        // the folder as well: a lock file that somebody removes, for it seems to be a leftover, must not let a second
+        // broker in. Some network file systems lock no folders; there the file alone has to do.
+        let folder = fs::File::open(path.parent().unwrap_or(path))?;
+        let held = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive);
+        if held == Err(Errno::WOULDBLOCK) {
+            return Err(Errno::WOULDBLOCK.into());
+        }
         // not truncated on opening: a loser of the race must still find the winner's process id
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.set_len(0)?;
         file.write_all(format!("process {}", std::process::id()).as_bytes())?;
-        Ok(Box::new(RealLock { file }))
+        Ok(Box::new(RealLock { file, folder }))
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -89,6 +96,7 @@ impl FileSystem for RealFileSystem {
 /// The kernel drops the lock together with the last handle, also when the process is killed.
 struct RealLock {
     file: fs::File,
+    folder: fs::File,
 }
 
 impl LockGuard for RealLock {}
@@ -98,6 +106,7 @@ impl Drop for RealLock {
         // said aloud, because this may not be the last handle: a child process has copies of all until it runs its
         // own program. A lock that cannot be given back is given back by the kernel later.
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(&self.folder, FlockOperation::Unlock);
     }
 }
 

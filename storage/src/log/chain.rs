@@ -77,8 +77,19 @@ impl Folder {
         let segment_bytes = self.layout.segment_bytes;
         let file = self.fs.open(&path, OpenMode::Read).map_err(StorageError::io("open", &path))?;
         let len = file.len().map_err(StorageError::io("measure", &path))?;
-        if !base.is_multiple_of(segment_bytes) || len > segment_bytes {
-            let reason = format!("{} ({len} bytes) is no segment of {segment_bytes} bytes", path.display());
+        let file_name = path.display();
+        if !base.is_multiple_of(segment_bytes) {
+            let reason = format!(
+                "{file_name} is no segment of this log, whose numbers are multiples of {segment_bytes}: move it out of \
+                 the folder"
+            );
+            return Err(StorageError::Layout { reason });
+        }
+        if len > segment_bytes {
+            let reason = format!(
+                "{file_name} has {len} bytes, a segment has {segment_bytes}: what stands behind them is not the \
+                 broker's; restore the file from a backup, or cut it there (truncate -s {segment_bytes})"
+            );
             return Err(StorageError::Layout { reason });
         }
         let source =

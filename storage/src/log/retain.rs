@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::segment::{Segment, locked};
+use super::segment::{Segment, locked, parse_segment_name};
 use super::shared::Log;
 use crate::concurrency::atomic::Ordering;
 use crate::error::StorageError;
@@ -110,7 +110,8 @@ impl Log {
     pub fn adopt_deleted(&self) -> Result<(), StorageError> {
         for name in self.fs.list(&self.dir).map_err(StorageError::io("list", &self.dir))? {
             let path = self.dir.join(&name);
-            if path.extension().is_none_or(|ending| ending != DELETED) {
+            let was_segment = path.file_stem().and_then(|stem| stem.to_str()).and_then(parse_segment_name);
+            if path.extension().is_none_or(|ending| ending != DELETED) || was_segment.is_none() {
                 continue;
             }
             let file = self.fs.open(&path, OpenMode::Read).map_err(StorageError::io("open", &path))?;

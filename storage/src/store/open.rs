@@ -94,7 +94,10 @@ impl Store {
         let data_lock = fs.lock(&lock_path).map_err(|source| {
             if source.kind() == std::io::ErrorKind::WouldBlock {
                 let owner = crate::base::read_whole(&*fs, &lock_path).unwrap_or_default();
-                let owner = String::from_utf8_lossy(&owner).trim().to_owned();
+                let owner = match String::from_utf8_lossy(&owner).trim() {
+                    "" => "it does not say which".to_owned(),
+                    owner => owner.to_owned(),
+                };
                 StorageError::Locked { path: lock_path.clone(), owner }
             } else {
                 StorageError::Io { path: lock_path.clone(), op: "lock", source }

@@ -61,7 +61,8 @@ pub(crate) fn numbered(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<(u64, Path
         return Ok(Vec::new());
     }
     let names = fs.list(dir).map_err(StorageError::io("list", dir))?;
-    let mut files: Vec<_> = names.iter().filter_map(|n| Some((n.parse().ok()?, dir.join(n)))).collect();
+    let mut files: Vec<_> =
+        names.iter().filter_map(|n| Some((crate::base::number_of(n)?, dir.join(n)))).collect();
     files.sort_unstable();
     Ok(files)
 }

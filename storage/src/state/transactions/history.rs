@@ -105,10 +105,11 @@ impl History {
         let to_rebuild = |number: u64| names.contains(&format!("{number:020}.{REBUILD}"));
         for name in &names {
             let path = history.dir.join(name);
-            match name.parse::<u64>() {
-                Ok(number) => history.open_file(number, &path, to_rebuild(number)),
+            if let Some(number) = crate::base::number_of(name) {
+                history.open_file(number, &path, to_rebuild(number));
+            } else if crate::base::is_unfinished(name) || crate::base::number_with(name, REBUILD).is_some() {
                 // an unfinished file of a run before, or the mark of a damaged one
-                Err(_) => history.fs.remove(&path).map_err(StorageError::io("remove", &path))?,
+                history.fs.remove(&path).map_err(StorageError::io("remove", &path))?;
             }
         }
         Ok(history)
