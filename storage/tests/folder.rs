@@ -220,7 +220,7 @@ fn told_to_nobody(dir: &Path) -> Option<String> {
     let output = match other.output() {
         Ok(output) => output,
         Err(error) => {
-            writeln!(std::io::stderr(), "skipped: nobody else can open the folder: {error}").unwrap();
+            eprintln!("skipped: nobody else can open the folder: {error}");
             return None;
         }
     };

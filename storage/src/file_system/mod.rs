@@ -6,10 +6,12 @@
 //! - a name (creation, renaming, removal): after [`FileSystem::sync_dir`] of its folder;
 //! - everything else: any part of it, in any order.
 
+mod priority;
 mod real;
 mod seam;
 mod sim;
 
+pub(crate) use priority::step_back;
 pub use real::RealFileSystem;
 pub use seam::{File, FileSystem, LockGuard, MappedBytes, Mapping, OpenMode};
 pub use sim::{CrashMode, DiskOperation, DiskOperationKind, SimulatedDisk};

@@ -224,19 +224,9 @@ fn prepare_loop(store: &Store, stopping: &Stopping) {
     }
 }
 
-/// Gives this thread a processor, and with most schedulers the disk, only when nobody else wants it much. Best effort: the
-/// rate bounds the scrub anyway.
-fn step_back() {
-    // on Linux a thread has a priority of its own; elsewhere this would be the whole process's
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19) {
-        tracing::debug!(%error, "the scrub runs with the priority of the others");
-    }
-}
-
 /// Reads at the rate that is asked for, so that nobody else waits for the disk because of it.
 fn scrub_loop(store: &Store, stopping: &Stopping) {
-    step_back();
+    crate::file_system::step_back();
     let rate = store.options.scrub_bytes_per_second.max(1);
     let mut scrub = Scrub::default();
     while !stopping.now() {
