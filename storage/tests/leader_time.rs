@@ -92,11 +92,23 @@ fn check_backs_come_on_time_although_the_clock_was_set_back() {
     let origin = half(&store, T0, None);
     assert!(store.due_checks(at(T0 + 6_000), 9).is_empty());
     assert_eq!(store.due_checks(at(T0 + 6_600), 9).len(), 1);
-    store.reschedule(origin, at(T0 + 36_600));
+    store.reschedule(origin, at(T0 + 6_600), at(T0 + 36_600));
     let next = store.next_check_at().unwrap();
     assert!(next > at(T0 + 30_000) && next <= at(T0 + 36_600), "{next}");
     assert!(store.due_checks(at(T0 + 36_500), 9).is_empty());
     assert_eq!(store.due_checks(at(T0 + 36_700), 9).len(), 1);
+}
+
+/// The clock is put half right between the last look of the store and the moment in which somebody was asked.
+#[test]
+fn a_question_is_repeated_on_time_although_the_clock_was_set_forward_just_before() {
+    let store = set_back();
+    let origin = half(&store, T0, None);
+    assert_eq!(store.due_checks(at(T0 + 6_600), 9).len(), 1);
+    let asked = T0 + HOUR / 2;
+    store.reschedule(origin, at(asked), at(asked + 30_000));
+    assert!(store.due_checks(at(asked + 29_000), 9).is_empty());
+    assert_eq!(store.due_checks(at(asked + 31_000), 9).len(), 1);
 }
 
 #[test]
@@ -166,7 +178,7 @@ fn a_clock_that_leaps_ahead_by_years_parks_nothing_unasked() {
     let later = T0 + 10 * 365 * 24 * HOUR;
     let due = store.due_checks(at(later), 9);
     assert_eq!(due[0].exhausted, None);
-    store.reschedule(origin, at(later + 30_000));
+    store.reschedule(origin, at(later), at(later + 30_000));
     assert_eq!(store.due_checks(at(later + 31_000), 9)[0].exhausted, Some(ParkReason::MaxAge));
 }
 

@@ -109,7 +109,7 @@ fn each_transaction_is_due_by_its_own_policy_its_groups_or_the_default_also_afte
     assert_eq!(due(&store, 6_600), [(default, 15, Exhausted::Park)]);
     one(&store, Operation::DeletePolicy(group("own")));
     one(&store, Operation::DeletePolicy(group("never-there")));
-    store.reschedule(of_group, at(7_000));
+    store.reschedule(of_group, at(6_600), at(7_000));
     assert_eq!(due(&store, 7_100), [(of_group, 15, Exhausted::Park)], "the next deadline knows");
     drop(store);
     assert_eq!(open(dir.path()).check_policy(&group("own")), None);

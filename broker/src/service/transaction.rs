@@ -329,7 +329,7 @@ impl State {
                         waited_ms: u32::try_from(now.saturating_since_ms(asked_at)).unwrap_or(u32::MAX),
                     });
                 }
-                Effect::Reschedule(origin, at) => services.store.reschedule(origin, at),
+                Effect::Reschedule(origin, at) => services.store.reschedule(origin, now, at),
                 Effect::Park(origin, reason) => {
                     let reason = match reason {
                         Exhausted::Asked => ParkReason::CheckMax,

@@ -32,9 +32,11 @@ impl Store {
     }
 
     /// Asks again at `at`; nothing happens if it was decided meanwhile. IN_DOUBT ones may be scheduled too: they are
-    /// asked once more when a producer of their group appears.
-    pub fn reschedule(&self, origin: PhysicalOffset, at: Timestamp) {
+    /// asked once more when a producer of their group appears. `now` is what the caller's clock showed when it chose
+    /// `at`: had that clock been set since the store saw it last, `at` would mean another leader time.
+    pub fn reschedule(&self, origin: PhysicalOffset, now: Timestamp, at: Timestamp) {
         let mut appender = self.appender();
+        appender.leader_time(now);
         let at = appender.clock.of_wall(at);
         appender.ledger.open.reschedule(origin.0, at.as_ms());
     }

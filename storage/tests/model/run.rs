@@ -177,7 +177,7 @@ impl Run {
             Step::Reschedule { of, in_ms } => {
                 if let Some(origin) = self.origins.get(of).copied() {
                     let at = self.now + u64::from(*in_ms);
-                    store.reschedule(PhysicalOffset(origin), self.wall(at));
+                    store.reschedule(PhysicalOffset(origin), self.wall(self.now), self.wall(at));
                     self.model.reschedule(origin, at);
                 }
             }
@@ -354,7 +354,7 @@ impl Run {
             }
             if reply != Reply::Forgotten {
                 let at = self.now + POLICY.interval_ms;
-                self.store().reschedule(PhysicalOffset(origin), self.wall(at));
+                self.store().reschedule(PhysicalOffset(origin), self.wall(self.now), self.wall(at));
                 self.model.reschedule(origin, at);
             }
         }
