@@ -168,8 +168,9 @@ fn a_transaction_that_nobody_can_answer_waits_for_its_group() {
 
 /// Base of the oldest segment of the log.
 fn oldest_segment(broker: &TestBroker) -> u64 {
-    let names = fs::read_dir(broker.data_dir().join("log")).unwrap().flatten();
-    names.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).min().unwrap()
+    let names = fs::read_dir(broker.data_dir().join("log")).expect("there is a log").flatten();
+    let bases = names.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()));
+    bases.min().expect("a log has segments")
 }
 
 /// With the broker's own settings: asking ends, its part of the log goes, the broker comes and goes; it stays.

@@ -9,6 +9,7 @@ use mezzo_protocol::remoting::HeaderEncoding;
 use mezzo_tests::binary::Binary;
 use mezzo_tests::consumer::Consumer;
 use mezzo_tests::producer::{HEART_BEAT, Producer, SUCCESS, Verdict};
+use mezzo_tests::scrape;
 use mezzo_tests::wait;
 use mezzo_tests::wire::Wire;
 use tempfile::TempDir;
@@ -21,7 +22,7 @@ const QUERY_CONSUMER_OFFSET: i32 = 14;
 const CROWD: usize = 64;
 /// Clients that do not read: what the sockets do not hold of one answer of 3 MiB waits for each.
 const DEAF: usize = 12;
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "limits.pull_bytes=4MiB",
     "limits.message_size=128KiB",
     "store.segment_size=1MiB",
@@ -30,6 +31,7 @@ const SETTINGS: [&str; 7] = [
     // neither the crowd nor the deaf end by themselves
     "limits.frame_timeout=10m",
     "limits.write_timeout=10m",
+    "metrics.listen=127.0.0.1:0",
 ];
 /// What the broker may grow by while a crowd pushes 25 MiB at it: the budget thrice, what is not counted of each
 /// connection, and the allocator's slack.
@@ -43,6 +45,11 @@ fn resident(pid: u32) -> u64 {
 
 fn serve(scratch: &TempDir) -> Binary {
     Binary::serve(&scratch.path().join("data"), &scratch.path().join("log"), &SETTINGS)
+}
+
+/// Bytes that the broker counts as under way.
+fn in_flight(binary: &Binary) -> f64 {
+    scrape::metrics(binary.metrics.expect("metrics are served"))["mezzo_in_flight_bytes"]
 }
 
 /// Sends one small message; its answer's code.
@@ -92,6 +99,19 @@ fn requests_that_would_be_too_much_together_are_refused_before_they_are_there_in
         wire.send_bytes(&[*last]);
         assert_eq!(wire.call(HEART_BEAT, &[], br#"{"clientID":"crowd"}"#).code, SUCCESS);
     }
+    // a crowd that goes in the middle of its requests gives back what it had under way
+    let mut crowd: Vec<Wire> = (0..CROWD).map(|_| Wire::connect(binary.broker)).collect();
+    for wire in &mut crowd {
+        wire.send_bytes(most);
+    }
+    wait::until("the budget is used up", || {
+        let first =
+            crowd.iter_mut().find_map(|wire| wire.try_answer(request.opaque, Duration::from_millis(5)));
+        first.map(|answer| assert_eq!(answer.code, SYSTEM_BUSY, "{:?}", answer.remark))
+    });
+    assert!(in_flight(&binary) > 0.0, "something is under way");
+    drop(crowd);
+    wait::until("nothing is under way any more", || (in_flight(&binary) == 0.0).then_some(()));
 }
 
 #[test]
@@ -131,6 +151,7 @@ fn beyond_the_budget_sends_and_pulls_are_refused_and_decisions_offsets_and_heart
 
     drop(deaf);
     wait::until("sends are taken again", || (send_code(&mut producer) == SUCCESS).then_some(()));
+    wait::until("nothing is under way any more", || (in_flight(&binary) == 0.0).then_some(()));
     let found = consumer.drain("orders", 0, 0);
     assert!(found.iter().any(|message| message.body == b"decided in the worst moment"));
 }

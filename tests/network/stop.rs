@@ -1,4 +1,5 @@
-//! A broker that is told to stop while requests are under way: what it stored it has answered, and the answers arrive.
+//! A broker that is told to stop while requests are under way: what it stored it has answered, and the answers arrive;
+//! also of requests that are carried out on other threads than their connection's.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -44,4 +45,55 @@ fn what_a_stopping_broker_has_stored_it_has_answered() {
     assert_eq!(stored.len(), answered.len(), "each is there once");
     let stored: BTreeSet<String> = stored.into_iter().filter_map(|message| message.key).collect();
     assert_eq!(stored, answered);
+}
+
+const SEND_BACK: i32 = 36;
+/// Send-backs of one round.
+const BACK: u64 = 60;
+
+#[test]
+fn what_a_stopping_broker_has_sent_back_it_has_answered() {
+    let mut chance = Chance::for_test("stop with send-backs");
+    let scratch = TempDir::new().unwrap();
+    let (data, log) = (scratch.path().join("data"), scratch.path().join("log"));
+    let mut answered = 0;
+    for round in 0..ROUNDS {
+        let binary = Binary::serve(&data, &log, &SMALL);
+        if round == 0 {
+            let mut producer = Producer::connect(binary.broker, "PG_back");
+            (0..BACK).for_each(|_| drop(producer.send("orders", 0, b"again", &[])));
+        }
+        let mut consumer = Consumer::connect(binary.broker, "CG_back");
+        consumer.join(&["orders"]);
+        let found = consumer.drain("orders", 0, 0);
+        let requests: Vec<_> = found
+            .iter()
+            .map(|message| {
+                let fields = [
+                    ("offset", &*message.physical_offset.to_string()),
+                    ("group", "CG_back"),
+                    // at once: as a dead letter
+                    ("delayLevel", "-1"),
+                    ("originMsgId", "x"),
+                    ("originTopic", "orders"),
+                    ("unitMode", "false"),
+                    ("maxReconsumeTimes", "16"),
+                ];
+                consumer.wire.request(SEND_BACK, &fields, b"")
+            })
+            .collect();
+        consumer.wire.try_send_all(requests.iter()).unwrap();
+        // not synchronisation: the moment of the stop is what is drawn here
+        thread::sleep(Duration::from_millis(chance.below(10)));
+        assert_eq!(binary.terminate().code(), Some(0), "round {round}");
+        for request in requests {
+            if let Some(answer) = consumer.wire.try_answer(request.opaque, Duration::from_millis(200)) {
+                answered += usize::from(answer.code == SUCCESS);
+            }
+        }
+    }
+    let binary = Binary::serve(&data, &log, &SMALL);
+    let dead = Consumer::connect(binary.broker, "CG_look").drain_all_if_there("%DLQ%CG_back", 1);
+    println!("{answered} of {} were answered", BACK * u64::from(ROUNDS));
+    assert_eq!(dead.len(), answered, "what is stored has been answered");
 }
