@@ -63,6 +63,9 @@ pub const SUBSCRIPTION_TAGS_MAX: usize = 1024;
 /// Longest subscription expression, in bytes.
 pub const SUBSCRIPTION_BYTES_MAX: usize = 32 << 10;
 
+/// Longest name of an expression type, in bytes: `TAG`, `SQL92`, and room for what others may call theirs.
+pub const EXPRESSION_TYPE_BYTES_MAX: usize = 64;
+
 /// Most messages that one pull returns, whatever the client asks for.
 pub const PULL_MESSAGES_MAX: usize = 1024;
 

@@ -157,6 +157,8 @@ fn numbers_are_positive(config: &Config) -> Result<(), String> {
         ("limits.outbound_frames", limits.outbound_frames == 0),
         ("limits.outbound_bytes", limits.outbound_bytes.as_u64() == 0),
         ("limits.subscriptions_per_group", limits.subscriptions_per_group == 0),
+        ("limits.subscription_bytes_per_group", limits.subscription_bytes_per_group.as_u64() == 0),
+        ("limits.membership_bytes", limits.membership_bytes.as_u64() == 0),
         ("limits.held_pulls_per_connection", limits.held_pulls_per_connection == 0),
         ("limits.pull_messages", limits.pull_messages == 0),
         ("limits.unanswered_checks", limits.unanswered_checks == 0),

@@ -223,6 +223,11 @@ sections! {
         groups_per_connection: usize = 1_024;
         /// Topics that one consumer group may subscribe to.
         subscriptions_per_group: usize = 1_024;
+        /// Bytes that the subscriptions of one consumer group take: topics and expressions. A heartbeat beyond is refused.
+        subscription_bytes_per_group: ByteSize = ByteSize::mib(1);
+        /// Bytes that members and subscriptions of all consumer groups take together. A heartbeat that needs more is refused as
+        /// busy; those who are known already stay.
+        membership_bytes: ByteSize = ByteSize::mib(256);
         /// Queues locked by consumers of ordered messages, over all groups.
         locked_queues: usize = 1_000_000;
         /// How long a stop waits for requests in flight.

@@ -15,7 +15,10 @@ use super::{
     stop::Stop,
 };
 pub(crate) use crate::core::consumer_group::{ConsumptionModel, Subscription};
-use crate::{config::Limits, core::consumer_group::Membership};
+use crate::{
+    config::Limits,
+    core::consumer_group::{Bounds, Membership, OutOfBounds},
+};
 
 /// Time between two looks for silent clients.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -39,6 +42,12 @@ pub(crate) enum JoinRefused {
     /// The connection is in as many groups as it may be.
     #[error("this connection is in {0} groups already (limits.groups_per_connection)")]
     TooManyGroups(usize),
+    /// The group's subscriptions are too long.
+    #[error("the subscriptions of this consumer group take more than limits.subscription_bytes_per_group")]
+    TooLong,
+    /// All groups together have as much as they may.
+    #[error("no room for one more member or subscription (limits.membership_bytes); try again later")]
+    NoRoom,
     /// The connection closed meanwhile.
     #[error("the connection is closed")]
     Closed,
@@ -48,7 +57,9 @@ pub(crate) enum JoinRefused {
 pub(crate) struct ClientRegistry {
     state: Mutex<State>,
     groups_max: usize,
-    subscriptions_max: usize,
+    bounds: Bounds,
+    /// Bytes that all consumer groups may take.
+    bytes_max: usize,
 }
 
 #[derive(Default)]
@@ -56,6 +67,8 @@ struct State {
     channels: HashMap<ChannelId, Registration>,
     producers: HashMap<GroupName, BTreeSet<ChannelId>>,
     consumers: BTreeMap<GroupName, Membership<ChannelId>>,
+    /// Bytes of all of these.
+    consumer_bytes: usize,
     /// Producer groups with a connection that is new since they were last taken. At most one entry per group.
     joined: BTreeSet<GroupName>,
 }
@@ -75,10 +88,15 @@ struct Notice {
 impl ClientRegistry {
     /// Nobody is connected.
     pub(crate) fn new(limits: &Limits) -> Self {
+        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Self {
             state: Mutex::default(),
             groups_max: limits.groups_per_connection,
-            subscriptions_max: limits.subscriptions_per_group,
+            bounds: Bounds {
+                subscriptions: limits.subscriptions_per_group,
+                subscription_bytes: bytes(limits.subscription_bytes_per_group),
+            },
+            bytes_max: bytes(limits.membership_bytes),
         }
     }
 
@@ -136,23 +154,41 @@ impl ClientRegistry {
         let notice = {
             let mut state = self.state();
             let registration = state.registration(channel)?;
-            if !registration.consumer_groups.contains(&heartbeat.group) {
-                if registration.consumer_groups.len() >= self.groups_max {
-                    return Err(JoinRefused::TooManyGroups(self.groups_max));
-                }
-                registration.consumer_groups.insert(heartbeat.group.clone());
+            let is_new = !registration.consumer_groups.contains(&heartbeat.group);
+            if is_new && registration.consumer_groups.len() >= self.groups_max {
+                return Err(JoinRefused::TooManyGroups(self.groups_max));
             }
+            let room = self.bytes_max.saturating_sub(state.consumer_bytes);
             let membership = state
                 .consumers
                 .entry(heartbeat.group.clone())
-                .or_insert_with(|| Membership::new(self.subscriptions_max));
-            let changes = membership.handle_heartbeat(
+                .or_insert_with(|| Membership::new(self.bounds));
+            let before = membership.bytes();
+            let heard = membership.handle_heartbeat(
                 now,
                 channel.id(),
                 client_id,
                 heartbeat.model,
                 heartbeat.subscriptions,
+                room,
             );
+            let after = membership.bytes();
+            state.consumer_bytes = state.consumer_bytes - before + after;
+            let changes = match heard {
+                Ok(changes) => changes,
+                Err(refused) => {
+                    // made for this heartbeat alone
+                    state.forget_if_empty(&heartbeat.group);
+                    state.drop_if_unused(channel.id());
+                    return Err(match refused {
+                        OutOfBounds::Group => JoinRefused::TooLong,
+                        OutOfBounds::AllGroups => JoinRefused::NoRoom,
+                    });
+                }
+            };
+            if is_new && let Some(registration) = state.channels.get_mut(&channel.id()) {
+                registration.consumer_groups.insert(heartbeat.group.clone());
+            }
             ((changes.members || changes.subscriptions) && heartbeat.notify)
                 .then(|| state.notice(&heartbeat.group))
         };
@@ -202,12 +238,19 @@ impl ClientRegistry {
     pub(crate) fn expire(&self, now: Timestamp, timeout_ms: u64) {
         let mut notices = Vec::new();
         let mut state = self.state();
+        let mut freed = 0;
         let silent: Vec<(GroupName, Vec<ChannelId>)> = state
             .consumers
             .iter_mut()
-            .map(|(group, membership)| (group.clone(), membership.handle_timeout(now, timeout_ms)))
+            .map(|(group, membership)| {
+                let before = membership.bytes();
+                let silent = membership.handle_timeout(now, timeout_ms);
+                freed += before - membership.bytes();
+                (group.clone(), silent)
+            })
             .filter(|(_, silent)| !silent.is_empty())
             .collect();
+        state.consumer_bytes -= freed;
         for (group, channels) in silent {
             for channel in channels {
                 tracing::info!(
@@ -274,17 +317,26 @@ impl State {
 
     /// Takes a member out; the notice for those that stay, if there are any.
     fn remove_consumer(&mut self, group: &GroupName, channel: ChannelId) -> Option<Notice> {
-        self.consumers.get_mut(group)?.handle_leave(channel);
+        let membership = self.consumers.get_mut(group)?;
+        let before = membership.bytes();
+        membership.handle_leave(channel);
+        let freed = before - membership.bytes();
+        self.consumer_bytes -= freed;
         self.notice_or_forget(group)
     }
 
     /// The notice for a group that lost members; a group that lost its last one is forgotten.
     fn notice_or_forget(&mut self, group: &GroupName) -> Option<Notice> {
-        if self.consumers.get(group)?.is_empty() {
-            self.consumers.remove(group);
-            return None;
+        self.forget_if_empty(group);
+        self.consumers.contains_key(group).then(|| self.notice(group))
+    }
+
+    fn forget_if_empty(&mut self, group: &GroupName) {
+        if self.consumers.get(group).is_some_and(Membership::is_empty)
+            && let Some(forgotten) = self.consumers.remove(group)
+        {
+            self.consumer_bytes -= forgotten.bytes();
         }
-        Some(self.notice(group))
     }
 
     fn drop_if_unused(&mut self, channel: ChannelId) {

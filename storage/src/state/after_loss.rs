@@ -11,6 +11,7 @@
 //! an unknown transaction is lost with it, and a decision about a transaction decides what is left of it.
 
 use mezzo_protocol::ids::{QueueId, TopicName};
+use mezzo_protocol::time::Timestamp;
 
 use super::leases::Lease;
 use super::ledger::Ledger;
@@ -71,7 +72,7 @@ impl Ledger {
             self.leases.iter().map(|(g, t, q, l)| (g.clone(), t.clone(), q, l.clone())).collect();
         for (group, topic, queue, lease) in leases {
             let given_back = Lease { epoch: lease.epoch.max(loss.until), released: true, ..lease };
-            self.put_lease(loss.from, (&group, &topic, queue), given_back, publisher);
+            self.put_lease(loss.from, Timestamp::ZERO, (&group, &topic, queue), given_back, publisher);
         }
         self.jump(loss.from, loss.by, publisher);
     }

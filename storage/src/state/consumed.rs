@@ -5,7 +5,7 @@ use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName, Transactio
 use mezzo_protocol::time::Timestamp;
 
 use super::corrupt_log;
-use super::leases::Lease;
+use super::leases::{LEASES_MAX, Lease};
 use super::ledger::{At, Ledger};
 use super::publish::{Publication, Publisher};
 use super::transactions::history::decision_of;
@@ -74,13 +74,19 @@ impl Ledger {
         Ok(())
     }
 
+    /// A lease was given, renewed or given back at this leader time.
     pub(crate) fn put_lease(
         &mut self,
         position: u64,
+        now: Timestamp,
         (group, topic, queue): (&GroupName, &TopicName, QueueId),
         lease: Lease,
         publisher: &mut dyn Publisher,
     ) {
+        if self.leases.len() >= LEASES_MAX && self.leases.get(group, topic, queue).is_none() {
+            self.leases.forget_ended(now);
+            publisher.publish(position, Publication::LeasesForgotten { now });
+        }
         self.leases.set(group, topic, queue, lease.clone());
         let (group, topic) = (group.clone(), topic.clone());
         publisher.publish(position, Publication::Lease { group, topic, queue, lease });
@@ -89,6 +95,7 @@ impl Ledger {
     pub(crate) fn apply_lease(
         &mut self,
         position: u64,
+        now: Timestamp,
         record: &LeaseRecord<'_>,
         publisher: &mut dyn Publisher,
     ) -> Result<(), StorageError> {
@@ -100,7 +107,7 @@ impl Ledger {
             expires_at: Timestamp::from_ms(record.expires_ms),
             released: record.released,
         };
-        self.put_lease(position, (&group, &topic, QueueId(record.queue)), lease, publisher);
+        self.put_lease(position, now, (&group, &topic, QueueId(record.queue)), lease, publisher);
         Ok(())
     }
 }

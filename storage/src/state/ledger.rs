@@ -9,6 +9,7 @@ use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName, Transactio
 use mezzo_protocol::message::properties;
 use mezzo_protocol::message::record::MessageView;
 use mezzo_protocol::message::tag::java_hash;
+use mezzo_protocol::time::Timestamp;
 
 use super::AfterLoss;
 use super::corrupt_log;
@@ -194,7 +195,7 @@ impl Ledger {
             }
             RecordKind::Lease => {
                 let record = LeaseRecord::decode(flags, payload).map_err(bad)?;
-                self.apply_lease(at.position, &record, publisher)?;
+                self.apply_lease(at.position, Timestamp::from_ms(at.time_ms), &record, publisher)?;
             }
             RecordKind::Policy => {
                 let record = Policy::decode(flags, payload).map_err(bad)?;

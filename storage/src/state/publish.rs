@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::time::Timestamp;
 
 use super::groups::GroupConfig;
 use super::leases::Lease;
@@ -29,6 +30,8 @@ pub(crate) enum Publication {
     Offsets { position: u64, group: GroupName, entries: Vec<(TopicName, QueueId, QueueOffset)> },
     /// A lease was given, renewed or given back.
     Lease { group: GroupName, topic: TopicName, queue: QueueId, lease: Lease },
+    /// Leases that had ended by this leader time are forgotten.
+    LeasesForgotten { now: Timestamp },
     /// A transaction that was IN_DOUBT is decided. Only of a decision that is taken now, never of one that is folded again.
     LeftDoubt(LeftDoubt),
     /// No later entry of the queue has a lower offset.

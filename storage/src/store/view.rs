@@ -119,6 +119,7 @@ impl View {
             Publication::Lease { group, topic, queue, lease } => {
                 self.leases_mut().set(&group, &topic, queue, lease);
             }
+            Publication::LeasesForgotten { now } => self.leases_mut().forget_ended(now),
             Publication::LeftDoubt(left) => grown.left_doubt.push(left),
             Publication::Topic(topic) => {
                 self.topics.insert(topic.name().clone(), topic);

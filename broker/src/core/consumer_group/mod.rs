@@ -4,5 +4,5 @@
 mod membership;
 mod subscription;
 
-pub(crate) use membership::{ConsumptionModel, Membership};
+pub(crate) use membership::{Bounds, ConsumptionModel, Membership, OutOfBounds};
 pub(crate) use subscription::Subscription;

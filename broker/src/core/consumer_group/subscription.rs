@@ -14,3 +14,13 @@ pub(crate) struct Subscription {
     /// Grows with each change at the client; milliseconds of its clock.
     pub(crate) version: i64,
 }
+
+/// Memory of a subscription beyond its strings: the struct, its place in a map, and what the allocator rounds up.
+const OVERHEAD_BYTES: usize = 192;
+
+impl Subscription {
+    /// Bytes of memory, about. The topic stands in a group's map twice, as key and in the value.
+    pub(crate) fn bytes(&self) -> usize {
+        OVERHEAD_BYTES + 2 * self.topic.as_str().len() + self.expression.len() + self.expression_type.len()
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mezzo_protocol::{
     error::DecodeError,
     ids::{GroupName, TopicName},
-    limits::{CLIENT_ID_BYTES_MAX, SUBSCRIPTION_BYTES_MAX},
+    limits::{CLIENT_ID_BYTES_MAX, EXPRESSION_TYPE_BYTES_MAX, SUBSCRIPTION_BYTES_MAX},
     remoting::{
         body::{
             consumer_list::ConsumerList,
@@ -118,6 +118,7 @@ fn consumer_heartbeat(
 
 fn subscription(data: SubscriptionData) -> Result<Subscription, DecodeError> {
     at_most("subscription", data.sub_string.len(), SUBSCRIPTION_BYTES_MAX)?;
+    at_most("expression type", data.expression_type.len(), EXPRESSION_TYPE_BYTES_MAX)?;
     Ok(Subscription {
         topic: TopicName::new(&data.topic)?,
         expression: data.sub_string,

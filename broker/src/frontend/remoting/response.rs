@@ -160,7 +160,8 @@ pub(crate) fn admin_refusal(error: &AdminError) -> RemotingCommand {
 /// A client could not join a group.
 pub(crate) fn join_refusal(error: JoinRefused) -> RemotingCommand {
     let code = match error {
-        JoinRefused::TooManyGroups(_) => ResponseCode::SYSTEM_BUSY,
+        JoinRefused::TooManyGroups(_) | JoinRefused::NoRoom => ResponseCode::SYSTEM_BUSY,
+        JoinRefused::TooLong => ResponseCode::INVALID_PARAMETER,
         JoinRefused::Closed => ResponseCode::SERVICE_NOT_AVAILABLE,
     };
     refusal(code, error.to_string())

@@ -168,3 +168,35 @@ fn groups_per_connection_are_bounded() {
     registry.producer_joined(&group("q"), a);
     assert!(registry.producers_of(&group("q")).is_empty());
 }
+
+#[test]
+fn members_and_subscriptions_of_all_groups_are_bounded_together_and_give_back_what_they_took() {
+    let mut limits = Config::default().limits;
+    limits.membership_bytes = bytesize::ByteSize::kb(100);
+    let registry = ClientRegistry::new(&limits);
+    let wide = |channel: &Arc<Channel>, name: &str, version: i64, topics: usize| {
+        let subscription = |number| Subscription {
+            topic: mezzo_protocol::ids::TopicName::new(&format!("t{number}")).unwrap(),
+            expression: "a || b".repeat(100),
+            expression_type: "TAG".to_owned(),
+            version,
+        };
+        let subscriptions = Some((0..topics).map(subscription).collect());
+        let model = ConsumptionModel::Clustering;
+        let heartbeat = ConsumerHeartbeat { group: group(name), model, subscriptions, notify: false };
+        let channel: Arc<dyn ClientChannel> = channel.clone();
+        registry.consumer_seen(Timestamp::from_ms(1), &channel, "client", heartbeat)
+    };
+    let (known, hostile) = (channel(1), channel(2));
+    wide(&known, "known", 1, 3).unwrap();
+    let taken = (0..1_000).take_while(|n| wide(&hostile, &format!("made-up-{n}"), 1, 10).is_ok()).count();
+    assert!((5..15).contains(&taken), "{taken}");
+    assert_eq!(wide(&hostile, "one-more", 1, 10), Err(JoinRefused::NoRoom));
+    assert_eq!(registry.client_ids("one-more"), None, "nothing of it stays");
+    assert_eq!(wide(&known, "known", 2, 3), Ok(()), "who is known goes on");
+    assert!(registry.state().consumer_bytes <= 100_000);
+    registry.channel_closed(hostile.id());
+    wide(&channel(3), "one-more", 1, 10).unwrap();
+    registry.expire(Timestamp::from_ms(10_000_000), 1);
+    assert_eq!(registry.state().consumer_bytes, 0);
+}

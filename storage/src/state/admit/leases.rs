@@ -1,6 +1,7 @@
 //! Leases are given, renewed and given back here, and asked for by decisions that move offsets.
 
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::time::Timestamp;
 
 use super::Sink;
 use crate::batch::LeaseRequest;
@@ -10,9 +11,6 @@ use crate::results::{OperationResult, Refusal};
 use crate::state::leases::Lease;
 use crate::state::ledger::{At, Ledger};
 use crate::state::publish::Publisher;
-
-/// Queues of groups that may have a lease, live or not: about 20 MB of memory.
-const LEASES_MAX: usize = 100_000;
 
 impl Ledger {
     /// Gives a lease to a client, or renews it.
@@ -27,6 +25,10 @@ impl Ledger {
             return OperationResult::Refused(Refusal::NotFound);
         }
         let now = sink.writer.frame_time();
+        let is_new = self.leases.get(group, topic, *queue).is_none();
+        if is_new && renews.is_none() && !self.leases.has_room(now) {
+            return OperationResult::Refused(Refusal::TooManyLeases);
+        }
         let epoch = match (self.leases.get(group, topic, *queue), renews) {
             // also late, as long as nobody has taken it
             (Some(held), Some(epoch)) if held.epoch == *epoch && !held.released => *epoch,
@@ -34,9 +36,6 @@ impl Ledger {
             (Some(held), None) if held.is_live(now) && held.client != *client => {
                 let until = sink.clock.to_wall(held.expires_at);
                 return OperationResult::Refused(Refusal::LeaseHeld { until });
-            }
-            (None, None) if self.leases.len() >= LEASES_MAX => {
-                return OperationResult::Refused(Refusal::TooManyLeases);
             }
             // a new epoch for the same client, too: it may have been restarted, and what its life before has sent may
             // still be on its way. It is where its record stands, which no epoch was before: not of an earlier life of
@@ -82,8 +81,8 @@ impl Ledger {
     ) {
         let record = record_of(group, topic, queue, &lease);
         record.encode(sink.scratch);
-        let At { position, .. } = sink.push_scratch(RecordKind::Lease, record.flags());
-        self.put_lease(position, (group, topic, queue), lease, publisher);
+        let At { position, time_ms, .. } = sink.push_scratch(RecordKind::Lease, record.flags());
+        self.put_lease(position, Timestamp::from_ms(time_ms), (group, topic, queue), lease, publisher);
     }
 
     /// Whether the client of these offsets still holds every queue that it moves, and the group stands there where the

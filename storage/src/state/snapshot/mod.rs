@@ -7,6 +7,7 @@ mod queues;
 mod rows;
 
 use mezzo_protocol::ids::{GroupName, QueueId, QueueOffset, TopicName};
+use mezzo_protocol::time::Timestamp;
 
 use super::AfterLoss;
 use super::admit::lease_record;
@@ -153,7 +154,7 @@ pub(crate) fn restore_base(ledger: &mut Ledger, file: &StateFile<'_>) -> Result<
     while !leases.is_empty() {
         let flags = leases.u16().map_err(&bad)?;
         let (record, rest) = Lease::decode_prefix(flags, leases.rest()).map_err(&bad)?;
-        ledger.apply_lease(0, &record, &mut Unseen)?;
+        ledger.apply_lease(0, Timestamp::ZERO, &record, &mut Unseen)?;
         leases = Cursor::new("leases", rest);
     }
     Ok(())
