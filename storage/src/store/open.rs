@@ -107,6 +107,10 @@ impl Store {
         let checkpoints = StateFolder::open(&*fs, dir.join("checkpoint"), CHECKPOINTS_KEPT)?;
         let (base, losses, created) = open_base(&fs, &bases, &options)?;
         adopt_layout(&mut options, &base)?;
+        // a killed process may have left it in memory only; what the recovery of the log writes rests on the losses that
+        // it tells of, and segments go for it
+        let base_dir = dir.join("base");
+        fs.sync_dir(&base_dir).map_err(StorageError::io("sync folder", &base_dir))?;
 
         let layout = layout_of(&base);
         if !created {
@@ -210,9 +214,8 @@ impl Store {
         if let Some(e) = direct.failure.take() {
             return Err(e);
         }
-        // after a kill, names may stand in memory only: a segment must not go for a base or a history file that a power cut
-        // could still take away
-        for folder in ["base", "checkpoint", "history"] {
+        // for the same reason: a segment must not go for a history file that a power cut could still take away
+        for folder in ["checkpoint", "history"] {
             let folder = dir.join(folder);
             fs.sync_dir(&folder).map_err(StorageError::io("sync folder", &folder))?;
         }

@@ -60,6 +60,7 @@ pub fn repair(
     progress: &mut dyn Progress,
 ) -> Result<Repair, StorageError> {
     let _guard = lock(&**fs, dir)?;
+    settle_names(&**fs, dir)?;
     let inspection = inspect(fs, dir, progress)?;
     let Some(base) = inspection.base else {
         let reason = "no base holds, and no segment of the log says how to read it: only a backup helps";
@@ -93,6 +94,17 @@ pub fn repair(
         }
     }
     Ok(Repair { found: report, accepted, base_made, set_aside: aside.moved })
+}
+
+/// Makes durable what a command that was killed has left: a base that only memory knows would be found, and nothing done,
+/// and a power cut would take it away again.
+fn settle_names(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
+    for folder in ["damaged", "base", "log", "history"].map(|folder| dir.join(folder)) {
+        if fs.exists(&folder).map_err(StorageError::io("look for", &folder))? {
+            fs.sync_dir(&folder).map_err(StorageError::io("sync folder", &folder))?;
+        }
+    }
+    Ok(())
 }
 
 /// One loss per hole that was not accepted before.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use mezzo_protocol::ids::{QueueId, QueueOffset};
 use mezzo_protocol::message::record::MessageView;
-use mezzo_storage::file_system::{CrashMode, FileSystem, SimulatedDisk};
+use mezzo_storage::file_system::{CrashMode, DiskOperation, DiskOperationKind, FileSystem, SimulatedDisk};
 use mezzo_storage::verify::{NoProgress, VerifyReport, repair, verify};
 use mezzo_storage::{OpenFilter, OpenState, OperationResult, Outcome, StorageError, Store};
 
+use super::damage::Damage;
 use super::workload::{Fact, Random, TOPICS, World};
 
 type Shown = BTreeMap<(usize, u64), String>;
@@ -37,23 +38,30 @@ pub(crate) fn check(
             [random.below(3) as usize];
         disk = interrupted.crash(mode);
     }
+    check_repaired(world, &disk, report, what);
+}
+
+/// Accepts the loss on a disk, whole or interrupted before, and checks what is left.
+fn check_repaired(world: &World, disk: &SimulatedDisk, report: &VerifyReport, what: &str) {
     let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
     let done =
         repair(&fs, Path::new("/data"), &mut NoProgress).unwrap_or_else(|e| panic!("{what}: repair: {e}"));
     if std::env::var("MEZZO_ROT_SEED").is_ok() {
         println!("{what}: {done:?}");
     }
-    let after = verified(&disk, what);
+    let after = verified(disk, what);
     assert!(!after.has_rot(), "{what}: still rotten: {:?}", after.damages);
     let again = repair(&fs, Path::new("/data"), &mut NoProgress).unwrap();
     assert!(again.accepted.is_empty() && !again.base_made && again.set_aside.is_empty(), "{what}: {again:?}");
+    // what the command has done outlives a power cut
+    let disk = &disk.crash(CrashMode::LoseUnsynced);
 
-    let (store, _) = world.open(&disk).unwrap_or_else(|e| panic!("{what}: after the repair: {e}"));
+    let (store, _) = world.open(disk).unwrap_or_else(|e| panic!("{what}: after the repair: {e}"));
     let shown = shown(&store, what);
     facts(world, &store, &shown, report, what);
     // it goes on, behind everything
     let end = store.limit().0;
-    assert!(end > world.end(), "{what}: positions are given again");
+    assert!(end > world.end().max(highest_aside(disk)), "{what}: positions are given again");
     let before = shown.len();
     for topic in 0..TOPICS.len() {
         world.send_one(&store, topic, &format!("new-{topic}"));
@@ -68,14 +76,20 @@ pub(crate) fn check(
     drop(store);
     // all of it is a fold: without what is derived it is the same again
     for folder in ["checkpoint", "queues"] {
-        for path in super::damage::files(&disk, folder) {
+        for path in super::damage::files(disk, folder) {
             disk.remove(&path).unwrap();
         }
     }
-    let (store, _) = world.open(&disk).unwrap_or_else(|e| panic!("{what}: folded again: {e}"));
+    let (store, _) = world.open(disk).unwrap_or_else(|e| panic!("{what}: folded again: {e}"));
     let folded = self::shown(&store, what);
     now.retain(|place, _| folded.contains_key(place) || place.1 >= store_min(&store, place.0));
     assert_eq!(folded, now, "{what}: folded again");
+}
+
+/// Position that the last file of the log that was set aside is named by.
+fn highest_aside(disk: &SimulatedDisk) -> u64 {
+    let names = disk.list(Path::new("/data/damaged")).unwrap_or_default();
+    names.iter().filter_map(|name| name.strip_prefix("log-")?.parse().ok()).max().unwrap_or(0)
 }
 
 fn store_min(store: &Store, topic: usize) -> u64 {
@@ -174,5 +188,107 @@ fn facts(world: &World, store: &Store, shown: &Shown, report: &VerifyReport, wha
     for body in shown.values() {
         assert!(world.sent.contains(body), "{what}: {body} was never sent");
         assert!(!world.dead.contains(body), "{what}: {body} was rolled back");
+    }
+}
+
+/// What the repairs that are stopped must have done between them: kind of operation, and part of the path.
+const REPAIRS_DO: [(DiskOperationKind, &str); 6] = [
+    // the tail that will be cut is copied
+    (DiskOperationKind::Write, "/data/damaged/log-"),
+    (DiskOperationKind::Rename, "/data/damaged/history-"),
+    (DiskOperationKind::Rename, "/data/base/"),
+    (DiskOperationKind::Rename, "/data/damaged/base-"),
+    // files that no link reaches, and the higher name before the highest goes
+    (DiskOperationKind::Create, "/data/log/"),
+    (DiskOperationKind::Rename, "/data/damaged/log-"),
+];
+/// Seeds among which all of that must be found.
+const SEEDS_MAX: u64 = 250;
+
+#[test]
+fn a_repair_stopped_at_every_disk_operation_can_be_given_again() {
+    let mut not_done = REPAIRS_DO.to_vec();
+    for seed in 1..=SEEDS_MAX {
+        let mut random = Random::new(seed);
+        let world = World::make(&mut random);
+        let disk = world.disk.crash(CrashMode::KeepAll);
+        let damage = Damage::draw(&disk, &mut random);
+        damage.inflict(&disk);
+        let what = format!("seed {seed}, {damage:?}");
+        let report = verified(&disk, &what);
+        if !report.has_rot() {
+            continue;
+        }
+        let operations = operations_of_repair(&disk, &what);
+        let before = not_done.len();
+        not_done.retain(|step| !operations.iter().any(|operation| is(operation, step)));
+        if not_done.len() < before {
+            stop_everywhere(&world, &disk, &operations, &report, &what);
+        }
+        if not_done.is_empty() {
+            return;
+        }
+    }
+    panic!("no repair does {not_done:?}");
+}
+
+fn is(operation: &DiskOperation, (kind, part): &(DiskOperationKind, &str)) -> bool {
+    operation.kind == *kind && operation.path.to_string_lossy().contains(part)
+}
+
+fn operations_of_repair(damaged: &SimulatedDisk, what: &str) -> Vec<DiskOperation> {
+    let whole = damaged.crash(CrashMode::KeepAll);
+    whole.record_operations();
+    let fs: Arc<dyn FileSystem> = Arc::new(whole.clone());
+    repair(&fs, Path::new("/data"), &mut NoProgress).unwrap_or_else(|e| panic!("{what}: repair: {e}"));
+    whole.recorded()
+}
+
+/// The command dies before each of its operations, and is given again.
+fn stop_everywhere(
+    world: &World,
+    damaged: &SimulatedDisk,
+    operations: &[DiskOperation],
+    report: &VerifyReport,
+    what: &str,
+) {
+    for (stop, next) in operations.iter().enumerate() {
+        let dying = damaged.crash(CrashMode::KeepAll);
+        dying.fail_after_ops(stop as u64);
+        let fs: Arc<dyn FileSystem> = Arc::new(dying.clone());
+        assert!(repair(&fs, Path::new("/data"), &mut NoProgress).is_err(), "{what}: it outlived its disk");
+        for mode in [CrashMode::KeepAll, CrashMode::LoseUnsynced, CrashMode::Seeded(stop as u64)] {
+            let what = format!("{what}: stopped before {next}, {mode:?}");
+            let left = dying.crash(mode);
+            // in between it is refused as before, or served as far as it can be read
+            let started = world.open(&left.crash(CrashMode::KeepAll));
+            assert!(
+                matches!(started, Ok(_) | Err(StorageError::Corrupt { .. })),
+                "{what}: {:?}",
+                started.err()
+            );
+            if is(next, &(DiskOperationKind::SyncFolder, "/data/base")) && mode == CrashMode::KeepAll {
+                start_before_the_base_is_durable(world, &left, report, &what);
+            }
+            check_repaired(world, &left, report, &what);
+        }
+    }
+}
+
+/// The loss is accepted in memory only, and a start dies on top of it: a power cut then leaves a folder that is refused as
+/// before, or repaired, and never one in which the loss is passed over unsaid.
+fn start_before_the_base_is_durable(world: &World, left: &SimulatedDisk, report: &VerifyReport, what: &str) {
+    for stop in 0.. {
+        let starting = left.crash(CrashMode::KeepAll);
+        starting.fail_after_ops(stop);
+        // one that is refused, since there is more to set aside, has ended, too
+        let finished = world.open(&starting).is_ok() || !starting.has_died();
+        for mode in [CrashMode::LoseUnsynced, CrashMode::Seeded(stop), CrashMode::Seeded(stop + 1000)] {
+            let what = format!("{what}, a start behind it stopped at operation {stop}, {mode:?}");
+            check_repaired(world, &starting.crash(mode), report, &what);
+        }
+        if finished {
+            return;
+        }
     }
 }
