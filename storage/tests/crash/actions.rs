@@ -26,6 +26,8 @@ pub struct Action {
     pub act: fn(&mut Run) -> Done,
     /// What the action must do, or the sweep has not swept it: kind, and part of the path.
     pub does: &'static [(DiskOperationKind, &'static str)],
+    /// Whether it is a start, so that the start behind it finds what a start has left.
+    pub is_start: bool,
     /// Whether all of its operations are stopped at, or only those in `does`: the others belong to another row.
     pub all: bool,
 }
@@ -136,6 +138,7 @@ pub const APPEND: Action = Action {
         run.report(3)
     },
     does: &[(Write, "/data/log/")],
+    is_start: false,
     all: true,
 };
 
@@ -153,6 +156,7 @@ pub const GROUP_COMMIT: Action = Action {
         Ok(())
     },
     does: &[(Write, "/data/log/"), (Sync, "/data/log/")],
+    is_start: false,
     all: true,
 };
 
@@ -178,6 +182,7 @@ pub const SEGMENT_ROLL: Action = Action {
         (Resize, "/data/log/"),
         (SyncFolder, "/data/log"),
     ],
+    is_start: false,
     all: true,
 };
 
@@ -212,6 +217,7 @@ pub const CHECKPOINT: Action = Action {
         (SyncFolder, "/data/checkpoint"),
         (Remove, "/data/checkpoint/"),
     ],
+    is_start: false,
     all: true,
 };
 
@@ -226,6 +232,55 @@ pub const STOP_IN_ORDER: Action = Action {
         run.sync()
     },
     does: &[(Rename, "/data/checkpoint/"), (Write, "/data/log/"), (Sync, "/data/log/")],
+    is_start: false,
+    all: true,
+};
+
+pub const START: Action = Action {
+    name: "start behind a kill",
+    before: |run| {
+        settled_and_opened(run)?;
+        run.send("t", Visibility::Now, 40)?;
+        run.end(run.newest_open(), Outcome::RolledBack)?;
+        run.store = None;
+        Ok(())
+    },
+    act: Run::start,
+    does: &[
+        (Write, "/data/log/"),
+        (Sync, "/data/log/"),
+        (Resize, "/data/log/"),
+        (Create, "/data/log/"),
+        (Remove, "/data/log/"),
+        (SyncFolder, "/data/log"),
+        (SyncFolder, "/data/base"),
+    ],
+    is_start: true,
+    all: true,
+};
+
+pub const HISTORY: Action = Action {
+    name: "history file",
+    before: to_the_end_of_the_segment,
+    act: |run| {
+        // decided in a segment that is closed before it is durable
+        let first = *run.state.open.keys().next().unwrap();
+        run.end(first, Outcome::Committed)?;
+        for _ in 0..3 {
+            run.send("t", Visibility::Now, LARGE)?;
+        }
+        run.keep_once()?;
+        run.sync()?;
+        run.keep_once().map(|_| ())
+    },
+    does: &[
+        (Create, "/data/history/"),
+        (Write, "/data/history/"),
+        (Sync, "/data/history/"),
+        (Rename, "/data/history/"),
+        (SyncFolder, "/data/history"),
+    ],
+    is_start: false,
     all: true,
 };
 
@@ -244,6 +299,7 @@ pub const BASE: Action = Action {
         (SyncFolder, "/data/base"),
         (Remove, "/data/base/"),
     ],
+    is_start: false,
     all: false,
 };
 

@@ -78,8 +78,8 @@ pub struct Run {
     /// Everything below was shown to consumers, and was known to whoever appended it.
     pub published: u64,
     pub appended: u64,
-    /// Where a start that was stopped has written its own frames, from the end that it found on: they change nothing.
-    pub started: Option<(u64, u64)>,
+    /// Where starts have written, or would have, their own frames, from the end that each found on: they change nothing.
+    pub started: Vec<(u64, u64)>,
     /// By the number of each message, where its bytes stand; `u64::MAX` once they may have been carried on.
     pub places: BTreeMap<u64, u64>,
 }
@@ -128,7 +128,7 @@ impl Run {
             synced: 0,
             published: 0,
             appended: 0,
-            started: None,
+            started: Vec::new(),
             places: BTreeMap::new(),
         }
     }
@@ -141,6 +141,8 @@ impl Run {
         let (store, report) = open(&self.disk, &self.options, self.now)?;
         if report.created {
             self.past.insert(report.log.end, State::default());
+        } else {
+            self.started.push((report.log.end, store.end().0));
         }
         // the start's own frame changes nothing
         self.synced = store.limit().0;

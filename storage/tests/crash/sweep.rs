@@ -8,8 +8,8 @@ use mezzo_storage::AckLevel;
 use mezzo_storage::file_system::{CrashMode, DiskOperation, DiskOperationKind, SimulatedDisk};
 
 use super::actions::{
-    APPEND, Action, BASE, CARRY_FORWARD, CHECKPOINT, GROUP_COMMIT, RENAME, RETENTION, SEGMENT_ROLL,
-    STOP_IN_ORDER, is, small,
+    APPEND, Action, BASE, CARRY_FORWARD, CHECKPOINT, GROUP_COMMIT, HISTORY, RENAME, RETENTION, SEGMENT_ROLL,
+    START, STOP_IN_ORDER, is, small,
 };
 use super::run::{Run, open};
 use super::verify::{compare, verify};
@@ -23,6 +23,9 @@ fn play(action: &Action, ack: AckLevel, arm: impl FnOnce(&SimulatedDisk)) -> Run
     arm(&disk);
     let acted = (action.act)(&mut run);
     assert!(acted.is_ok() || disk.has_died(), "{}: {acted:?}", action.name);
+    // it may have shown what it was about to say
+    let limit = run.store.as_ref().map_or(0, |store| store.limit().0);
+    run.published = run.published.max(limit);
     run.store = None;
     run
 }
@@ -66,7 +69,8 @@ impl Sweep<'_> {
     /// The action, stopped as `arm` says, and the whole past to compare with.
     fn stopped(&self, arm: impl FnOnce(&SimulatedDisk)) -> Run {
         let stopped = play(self.action, self.ack, arm);
-        Run { past: self.whole.past.clone(), places: self.whole.places.clone(), ..stopped }
+        let Run { past, places, started, .. } = self.whole.clone();
+        Run { past, places, started, ..stopped }
     }
 
     /// `goes_on`: the store goes on working, too.
@@ -87,7 +91,7 @@ impl Sweep<'_> {
             let kept_all = mode == CrashMode::KeepAll;
             let what = format!("stopped {at}, {mode:?}");
             let left = run.disk.crash(mode);
-            if number == stop % modes(0).len() {
+            if self.action.is_start && self.ack == AckLevel::Durable || number == stop % modes(0).len() {
                 self.stop_the_start(&mut run, &left, kept_all, &what);
             }
             self.check(&run, left, kept_all, true, &what);
@@ -99,15 +103,19 @@ impl Sweep<'_> {
     fn stop_the_start(&mut self, run: &mut Run, left: &SimulatedDisk, kept_all: bool, what: &str) {
         for (stop, at) in run.starts_on(left).into_iter().enumerate() {
             let starting = run.stopped_start_on(left, stop);
-            let mode = modes(stop as u64)[stop % modes(0).len()];
-            let kept_all = kept_all && mode == CrashMode::KeepAll;
-            let what = format!("{what}; the start stopped {at}, {mode:?}");
-            // what it goes on from is one of few states
-            let goes_on = stop % 4 == 0;
-            self.check(run, starting.crash(mode), kept_all, goes_on, &what);
-            self.swept.second += 1;
+            let modes = modes(stop as u64);
+            // the folder's names are lost one by one: in a start of a start each order of losing them counts
+            let seeded = if self.action.is_start { &modes[2..4] } else { &[][..] };
+            for mode in seeded.iter().chain([&modes[stop % modes.len()]]).copied() {
+                let kept_all = kept_all && mode == CrashMode::KeepAll;
+                let what = format!("{what}; the start stopped {at}, {mode:?}");
+                // what it goes on from is one of few states
+                let goes_on = stop % 4 == 0 && seeded.is_empty();
+                self.check(run, starting.crash(mode), kept_all, goes_on, &what);
+                self.swept.second += 1;
+            }
         }
-        run.started = None;
+        run.started.pop();
     }
 
     /// Only the first bytes of this write happen.
@@ -130,7 +138,7 @@ impl Run {
         let starting = left.crash(CrashMode::KeepAll);
         starting.record_operations();
         let (store, report) = open(&starting, &self.options, self.now + 500).unwrap();
-        self.started = Some((report.log.end, store.end().0));
+        self.started.push((report.log.end, store.end().0));
         let operations = starting.recorded();
         assert!(operations.len() > 3, "a start changes more than that");
         (0..operations.len()).map(|stop| next_of(&operations, stop)).collect()
@@ -211,6 +219,16 @@ fn a_checkpoint_stopped_at_every_disk_operation_changes_nothing() {
 #[test]
 fn a_stop_in_order_stopped_at_every_disk_operation_changes_nothing() {
     sweep_both(&STOP_IN_ORDER);
+}
+
+#[test]
+fn a_start_behind_a_kill_stopped_at_every_disk_operation_changes_nothing() {
+    sweep_both(&START);
+}
+
+#[test]
+fn a_history_file_stopped_at_every_disk_operation_tells_of_no_decision_that_was_lost() {
+    sweep_both(&HISTORY);
 }
 
 #[test]

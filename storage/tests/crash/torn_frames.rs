@@ -146,15 +146,15 @@ impl Tail {
         let left = self.without(cut, self.end);
         for (stop, at) in self.run.starts_on(&left).into_iter().enumerate() {
             let starting = self.run.stopped_start_on(&left, stop);
-            for (number, mode) in modes(stop as u64).into_iter().enumerate() {
+            for (number, mode) in modes(stop as u64).into_iter().take(3).enumerate() {
                 let what = format!("{} cut in its middle; the start stopped {at}, {mode:?}", self.name);
                 let left = starting.crash(mode);
-                let end = if number == stop % modes(0).len() {
+                let end = if number == stop % 5 {
                     verify(&self.run, left, false, &what)
                 } else {
                     compare(&self.run, &left, false, &what).known
                 };
-                let started = self.run.started.unwrap();
+                let started = *self.run.started.last().unwrap();
                 assert_eq!(started.0, self.start, "{what}");
                 assert!(end.is_some_and(|end| end >= started.0 && end <= started.1), "{what}: {end:?}");
             }

@@ -70,17 +70,26 @@ impl Run {
 
     /// The model's state at the last end of the log that is known and not above `position`, and where that is.
     fn state_at(&self, position: u64) -> (u64, State) {
-        if let Some((found, end)) = self.started
-            && (found + 1..=end).contains(&position)
-        {
-            let (at, state) = self.state_at(found);
-            return (if at == found { position } else { at }, state);
-        }
-        let found = self.past.range(..=position).next_back();
-        let (end, state) = found.map_or_else(|| (0, State::default()), |(end, state)| (*end, state.clone()));
+        let (at, state) = self.state_since(&self.started, position);
         // the head of a segment, which changes nothing either, was kept and the frame behind it was not
         let is_head = position % self.options.segment_bytes == SEGMENT_HEAD_BYTES;
-        (if is_head { position } else { end }, state)
+        (if is_head { position } else { at }, state)
+    }
+
+    /// `started`: the starts whose own frames may stand there.
+    fn state_since(&self, started: &[(u64, u64)], position: u64) -> (u64, State) {
+        if let Some(((found, end), before)) = started.split_last() {
+            let (at, state) = self.state_since(before, position.min(*found));
+            return if position > *found && position <= *end {
+                (if at == *found { position } else { at }, state)
+            } else if position <= *found {
+                (at, state)
+            } else {
+                self.state_since(before, position)
+            };
+        }
+        let found = self.past.range(..=position).next_back();
+        found.map_or_else(|| (0, State::default()), |(end, state)| (*end, state.clone()))
     }
 
     fn is_durable(&self) -> bool {
@@ -157,7 +166,9 @@ pub fn compare(run: &Run, disk: &SimulatedDisk, kept_all: bool, what: &str) -> R
         Err(e) => panic!("{what}: recovery fails: {e}"),
     };
     let end = report.log.end;
-    let least = if kept_all { run.appended } else { run.synced };
+    // what consumers have seen at `durable` is never taken back
+    let seen = if run.is_durable() { run.published } else { 0 };
+    let least = if kept_all { run.appended } else { run.synced }.max(seen);
     assert!(end >= least, "{what}: all up to {least} had to be kept, recovered to {end}");
     let next = store.end().0;
     assert!(end >= run.appended || next >= run.appended, "{what}: {next} is given out again");
@@ -207,6 +218,7 @@ pub fn verify(run: &Run, disk: SimulatedDisk, kept_all: bool, what: &str) -> Opt
         state,
         past: BTreeMap::new(),
         places: run.places.clone(),
+        started: Vec::new(),
         ..*run
     };
     go_on(&mut run, known.is_some(), what);
@@ -216,23 +228,13 @@ pub fn verify(run: &Run, disk: SimulatedDisk, kept_all: bool, what: &str) -> Opt
     let (store, report) = open(&run.disk, &run.options, run.now).unwrap();
     assert!(report.log.clean, "{what}: a stop in order is clean");
     assert_eq!(run.shown(&store), before, "{what}: after a stop in order");
+    run.store = Some(store);
+    run.check_decisions();
     known
 }
 
 fn go_on(run: &mut Run, known: bool, what: &str) {
-    let decided: Vec<(u64, Outcome)> =
-        run.state.decided.iter().map(|(o, (_, outcome))| (*o, *outcome)).collect();
-    for (origin, outcome) in decided {
-        let other = if outcome == Outcome::Committed { Outcome::RolledBack } else { Outcome::Committed };
-        run.end(origin, outcome).unwrap();
-        run.end(origin, other).unwrap();
-    }
-    let with_id = run.state.open.iter().filter(|(_, open)| known && open.with_id);
-    for origin in with_id.map(|(origin, _)| *origin).collect::<Vec<_>>() {
-        run.end(origin, Outcome::Committed).unwrap();
-        run.sync().unwrap();
-        run.check_visible(&format!("{what}: messages of {origin}"));
-    }
+    run.check_decisions();
     for topic in TOPICS {
         if run.store().topic(topic).is_some() {
             run.send(topic, Visibility::Now, 10).unwrap();
@@ -248,10 +250,30 @@ fn go_on(run: &mut Run, known: bool, what: &str) {
         run.keep().unwrap();
         run.check_visible(&format!("{what}: when retention has gone on"));
     }
+    let open: Vec<(u64, bool)> =
+        run.state.open.iter().map(|(origin, open)| (*origin, open.with_id)).collect();
+    for (origin, with_id) in open {
+        let outcome = if with_id { Outcome::Committed } else { Outcome::RolledBack };
+        run.end(origin, outcome).unwrap();
+    }
+    run.sync().unwrap();
+    run.check_visible(&format!("{what}: when all is decided"));
     if let Some((due_ms, _)) = run.state.due.keys().next_back().copied() {
         run.tick_at(due_ms + 1).unwrap();
         run.sync().unwrap();
         run.check_visible(&format!("{what}: when all was due"));
         assert!(run.state.due.is_empty(), "{what}");
+    }
+}
+
+impl Run {
+    /// Each decision stands: END again is answered as before, the opposite one refused.
+    fn check_decisions(&mut self) {
+        let decided = self.state.decided.iter().map(|(origin, (_, outcome))| (*origin, *outcome));
+        for (origin, outcome) in decided.collect::<Vec<_>>() {
+            let other = if outcome == Outcome::Committed { Outcome::RolledBack } else { Outcome::Committed };
+            self.end(origin, outcome).unwrap();
+            self.end(origin, other).unwrap();
+        }
     }
 }
