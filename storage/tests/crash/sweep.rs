@@ -91,7 +91,7 @@ impl Sweep<'_> {
             let kept_all = mode == CrashMode::KeepAll;
             let what = format!("stopped {at}, {mode:?}");
             let left = run.disk.crash(mode);
-            if self.action.is_start && self.ack == AckLevel::Durable || number == stop % modes(0).len() {
+            if self.action.is_start && kept_all || number == stop % modes(0).len() {
                 self.stop_the_start(&mut run, &left, kept_all, &what);
             }
             self.check(&run, left, kept_all, true, &what);
