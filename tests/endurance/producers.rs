@@ -15,7 +15,7 @@ use super::books::{Books, Known};
 pub(crate) const TOPIC: &str = "endurance";
 pub(crate) const QUEUES: u32 = 4;
 const GROUP: &str = "PG_endurance";
-const BODY_BYTES: u64 = 2_000;
+const BODY_BYTES: u64 = 6_000;
 /// One of so many requests is the last of its client.
 const KILLED_EVERY: u64 = 400;
 /// One of so many transactions is forgotten by its producer after its local transaction has committed.
