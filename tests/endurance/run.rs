@@ -32,7 +32,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(100);
 /// Least time that messages are kept, and the share of the run: by the second third segments go as fast as they come.
 const RETENTION_MIN_S: u64 = 3;
-const RETENTION_SHARE: u64 = 6;
+const RETENTION_SHARE: u64 = 12;
 
 fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))

@@ -23,7 +23,7 @@ const MEASURES: [Measure; 7] = [
     Measure { name: "threads", unit: 1, share_percent: 10, besides: 8 },
     Measure { name: "maps", unit: 1, share_percent: 10, besides: 64 },
     Measure { name: "mapped KiB", unit: KIB, share_percent: 20, besides: 4 * MIB },
-    Measure { name: "files", unit: 1, share_percent: 15, besides: 4 },
+    Measure { name: "files", unit: 1, share_percent: 15, besides: 6 },
     Measure { name: "folder KiB", unit: KIB, share_percent: 20, besides: 4 * MIB },
 ];
 
