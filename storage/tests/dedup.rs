@@ -18,6 +18,8 @@ use mezzo_storage::{
 };
 
 const T0: u64 = 1_700_000_000_000;
+/// Less than a repeat is told for.
+const RETENTION_MS: u64 = 5 * 60_000;
 
 struct Broker {
     store: Arc<Store>,
@@ -37,8 +39,13 @@ const PLAIN: Message<'static> = Message { topic: "retries", key: "k", id: None, 
 const NAMED: Message<'static> = Message { topic: "strict", key: "k", id: Some("order-7"), half: false };
 
 fn open(dir: &Path, now_ms: u64) -> Broker {
-    let options =
-        StoreOptions { segment_bytes: 1 << 20, frame_bytes_max: 64 << 10, ..StoreOptions::new(dir) };
+    let options = StoreOptions {
+        segment_bytes: 1 << 20,
+        frame_bytes_max: 64 << 10,
+        retention_ms: RETENTION_MS,
+        checkpoint_bytes: 64 << 10,
+        ..StoreOptions::new(dir)
+    };
     let now = Timestamp::from_ms(now_ms);
     let (store, _) = Store::open(Arc::new(RealFileSystem), options, now, Arc::new(NoObserver)).unwrap();
     Broker { store, now }
@@ -264,4 +271,41 @@ fn a_restart_knows_the_sends_of_the_window_and_that_their_connections_are_gone()
         assert_eq!(broker.answer(message, first.position).unwrap().result, *result);
     }
     assert_eq!(broker.find(Message { key: "old", ..PLAIN }), None, "{old:?} is older than the window");
+}
+
+#[test]
+fn a_repeat_of_a_half_message_that_was_carried_finds_the_one_copy_after_its_segment_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = started(dir.path());
+    let half = Message { half: true, ..PLAIN };
+    let prepared = broker.send(half, 1);
+    let origin = position(&prepared);
+    // visible messages, which grow old, and begin the next segment
+    let filler = "x".repeat(50_000);
+    let full = |broker: &Broker| while broker.store.prepare_step().unwrap() {};
+    for number in 0..30 {
+        full(&broker);
+        let key = format!("{number}-{filler}");
+        broker.send(Message { topic: "off", key: &key[..20_000], ..PLAIN }, 1);
+        broker.send(Message { topic: "off", key: &key[..30_000], ..PLAIN }, 1);
+    }
+    broker.now = Timestamp::from_ms(T0 + RETENTION_MS + 10);
+    broker.send(Message { topic: "off", ..PLAIN }, 1);
+    for _ in 0..200 {
+        full(&broker);
+        broker.store.keep(broker.now).unwrap();
+    }
+    assert!(broker.store.first_position() > origin, "its segment is gone");
+    let moved = broker.find(half).expect("it is still known");
+    assert!(moved.position > origin, "and found where it was carried to");
+    assert_eq!(
+        broker.answer(half, moved.position).unwrap().result,
+        prepared,
+        "the same answer as the first time"
+    );
+    // one that is sent again all the same, by a connection that had not looked, is not stored a second time
+    let mut batch = Batch::default();
+    broker.put(&mut batch, half, 2, PhysicalOffset(0));
+    assert_eq!(broker.append(&mut batch), [OperationResult::Repeats { position: moved.position }]);
+    assert_eq!(broker.store.open_messages(), 1);
 }

@@ -61,6 +61,28 @@ fn at_the_bound_messages_are_refused_as_busy_and_decisions_are_taken() {
 }
 
 #[test]
+fn a_new_group_at_the_bound_is_told_why_and_begins_when_there_is_room() {
+    let settings: Vec<&str> = BOUND.into_iter().chain(["store.retention=1h", "history.horizon=1h"]).collect();
+    let broker = TestBroker::with_manual_clock(&settings);
+    let mut producer = Producer::connect(broker.address(), "PG_group");
+    producer.send("orders", 0, b"first", &[]);
+    let mut known = Consumer::connect(broker.address(), "CG_known");
+    assert_eq!(known.drain("orders", 0, 0).len(), 1);
+    let (sent, _) = send_until_busy(&mut producer, 400);
+    assert!(known.drain("orders", 0, 0).len() as u32 > sent, "a group that is there consumes");
+    let mut new = Consumer::connect(broker.address(), "CG_new");
+    let refused = new.pull("orders", 0, 0, "*");
+    let remark = refused.remark.clone().unwrap_or_default();
+    assert_eq!(refused.code, SYSTEM_BUSY, "{remark}");
+    for part in ["CG_new", "store.max_bytes", "groups that are there already consume"] {
+        assert!(remark.contains(part), "{part} in {remark}");
+    }
+    broker.clock().advance(std::time::Duration::from_secs(2 * 3600));
+    wait::until("there is room", || (new.pull("orders", 0, 0, "*").code != SYSTEM_BUSY).then_some(()));
+    new.join(&["orders"]);
+}
+
+#[test]
 fn at_the_bound_the_oldest_go_if_so_configured_and_what_is_undecided_stays() {
     let settings: Vec<&str> = BOUND.into_iter().chain(["store.at_max_bytes=delete-oldest"]).collect();
     let broker = TestBroker::start(&settings);

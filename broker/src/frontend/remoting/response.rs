@@ -62,7 +62,14 @@ pub(crate) fn group_refusal(group: &GroupName, error: &GroupError) -> RemotingCo
         GroupError::Append(AppendError::Refused(error)) => code_of_storage(error),
         GroupError::Append(AppendError::Fenced(_)) => ResponseCode::SERVICE_NOT_AVAILABLE,
     };
-    refusal(code, format!("consumer group {}: {error}", group.as_str()))
+    let remark = format!("consumer group {}: {error}", group.as_str());
+    match error {
+        GroupError::Refused(Refusal::NoRoom | Refusal::AtMaxBytes) => refusal(
+            code,
+            format!("{remark} (a new group takes room, too; groups that are there already consume)"),
+        ),
+        _ => refusal(code, remark),
+    }
 }
 
 /// What a request needed was created again and again and yet is not there: somebody deletes it each time.
