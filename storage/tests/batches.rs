@@ -2,18 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
+mod fixture;
+
 use std::sync::Arc;
 
-use mezzo_protocol::ids::{QueueId, QueueOffset, TopicName};
-use mezzo_protocol::message::record::{MessageParts, MessageView};
-use mezzo_protocol::message::sys_flag::SysFlag;
-use mezzo_protocol::time::Timestamp;
+use mezzo_protocol::ids::{QueueId, QueueOffset};
 use mezzo_storage::file_system::{CrashMode, SimulatedDisk};
-use mezzo_storage::{
-    AckLevel, Batch, NoObserver, Operation, OperationResult, Store, StoreOptions, TopicConfig, Visibility,
-};
+use mezzo_storage::{AckLevel, Batch, NoObserver, OperationResult, Store, StoreOptions, Visibility};
 
-const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
+use fixture::{T0 as NOW, body_of, encode, put_topic};
+
 const FRAME_BYTES: u32 = 8 << 10;
 
 fn open(disk: &SimulatedDisk) -> Arc<Store> {
@@ -29,20 +27,7 @@ fn open(disk: &SimulatedDisk) -> Arc<Store> {
 }
 
 fn add(store: &Store, batch: &mut Batch, body: &str) {
-    let parts = MessageParts {
-        topic: "t",
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: NOW,
-        born_host: "127.0.0.1:1".parse().unwrap(),
-        store_host_v6: false,
-        reconsume_times: 0,
-        body: body.as_bytes(),
-        properties: b"",
-    };
-    let topic = store.topic("t").unwrap();
-    batch.send(&store.encoder(), &topic, QueueId(0), Visibility::Now, &parts).unwrap();
+    encode(store, batch, Visibility::Now, body.as_bytes(), "");
 }
 
 /// First letters of the messages that are there.
@@ -51,7 +36,7 @@ fn shown(store: &Store) -> String {
     let read = store.read_entries(&queue, QueueOffset(0), usize::MAX, &mut |_| true).unwrap();
     let letter = |entry| {
         let message = store.read_message(entry).unwrap();
-        char::from(MessageView::parse(&message.bytes).unwrap().body()[0])
+        body_of(&message.bytes).chars().next().unwrap()
     };
     read.entries.iter().map(|(_, entry)| letter(entry)).collect()
 }
@@ -61,11 +46,9 @@ fn shown(store: &Store) -> String {
 fn after(groups: &[(&str, usize)], fails: Option<u64>) -> String {
     let disk = SimulatedDisk::new();
     let store = open(&disk);
-    let mut batch = Batch::default();
-    batch.push(Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1)));
-    store.append(NOW, &mut batch).unwrap();
+    put_topic(&store);
     store.sync().unwrap();
-    batch.clear();
+    let mut batch = Batch::default();
     for (letters, size) in groups {
         let start = batch.len();
         for letter in letters.chars() {

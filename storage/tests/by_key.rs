@@ -2,61 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
+mod fixture;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, TopicName, TransactionId};
-use mezzo_protocol::message::record::MessageParts;
-use mezzo_protocol::message::sys_flag::SysFlag;
-use mezzo_protocol::time::Timestamp;
-use mezzo_storage::file_system::RealFileSystem;
-use mezzo_storage::{
-    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, Operation, OperationResult, Outcome, Refusal,
-    Source, Store, StoreOptions, TopicConfig, Visibility,
-};
+use mezzo_protocol::ids::{GroupName, PhysicalOffset, TransactionId};
+use mezzo_storage::{EndTarget, EndTransaction, Operation, OperationResult, Outcome, Refusal, Source, Store};
 
-const T0: Timestamp = Timestamp::from_ms(1_700_000_000_000);
+use fixture::{T0, all, open_real, prepare_at, put_topic};
 
 fn open(dir: &Path) -> Arc<Store> {
-    let mut options = StoreOptions::new(dir);
-    options.ack = AckLevel::Memory;
-    let store = Store::open(Arc::new(RealFileSystem), options, T0, Arc::new(NoObserver)).unwrap().0;
-    all(&store, vec![Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1))]);
+    let store = open_real(dir);
+    put_topic(&store);
     store
 }
 
-fn all(store: &Store, operations: Vec<Operation>) -> Vec<OperationResult> {
-    let mut batch = Batch::default();
-    for operation in operations {
-        batch.push(operation);
-    }
-    store.append(T0, &mut batch).unwrap();
-    batch.results().to_vec()
-}
-
 fn prepare(store: &Store, group: &str, key: &str, more: &str) -> PhysicalOffset {
-    let properties = format!("UNIQ_KEY\u{1}{key}\u{2}PGROUP\u{1}{group}\u{2}{more}");
-    let parts = MessageParts {
-        topic: "t",
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: SysFlag::default(),
-        born_timestamp: T0,
-        born_host: "127.0.0.1:1".parse().unwrap(),
-        store_host_v6: false,
-        reconsume_times: 0,
-        body: b"x",
-        properties: properties.as_bytes(),
-    };
-    let mut batch = Batch::default();
-    let topic = store.topic("t").unwrap();
-    let visibility = Visibility::Prepared { delay_ms: None };
-    batch.send(&store.encoder(), &topic, QueueId(0), visibility, &parts).unwrap();
-    store.append(T0, &mut batch).unwrap();
-    match &batch.results()[0] {
-        OperationResult::Prepared { origin, .. } => *origin,
-        other => panic!("{other:?}"),
-    }
+    prepare_at(store, T0, &format!("UNIQ_KEY\u{1}{key}\u{2}PGROUP\u{1}{group}\u{2}{more}"))
 }
 
 fn by_key(group: &str, key: &str, outcome: Outcome) -> Operation {

@@ -2,66 +2,37 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
+mod fixture;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, TopicName};
-use mezzo_protocol::message::record::MessageParts;
-use mezzo_protocol::message::sys_flag::SysFlag;
+use mezzo_protocol::ids::{GroupName, PhysicalOffset};
 use mezzo_protocol::time::Timestamp;
-use mezzo_storage::file_system::RealFileSystem;
 use mezzo_storage::{
-    AckLevel, Batch, EndTarget, EndTransaction, NoObserver, OpenOfGroup, Operation, OperationResult, Outcome,
-    ParkReason, Source, Store, StoreOptions, TopicConfig, Visibility, source_index,
+    EndTarget, EndTransaction, OpenOfGroup, Operation, OperationResult, Outcome, ParkReason, Source, Store,
+    Visibility, source_index,
 };
 
-const T0: u64 = 1_700_000_000_000;
+use fixture::{T0, one, open_real, prepare_at, put_topic, send_at};
 
 fn at(ms: u64) -> Timestamp {
-    Timestamp::from_ms(T0 + ms)
+    Timestamp::from_ms(T0.as_ms() + ms)
 }
 
 fn open(dir: &Path) -> Arc<Store> {
-    let mut options = StoreOptions::new(dir);
-    options.ack = AckLevel::Memory;
-    let store = Store::open(Arc::new(RealFileSystem), options, at(0), Arc::new(NoObserver)).unwrap().0;
-    one(&store, Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1)));
+    let store = open_real(dir);
+    put_topic(&store);
     store
 }
 
-fn one(store: &Store, operation: Operation) -> OperationResult {
-    let mut batch = Batch::default();
-    batch.push(operation);
-    store.append(at(0), &mut batch).unwrap();
-    batch.results()[0].clone()
-}
-
 fn send(store: &Store, now: Timestamp, visibility: Visibility, properties: &str) -> OperationResult {
-    let parts = MessageParts {
-        topic: "t",
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: SysFlag::default(),
-        born_timestamp: at(0),
-        born_host: "127.0.0.1:1".parse().unwrap(),
-        store_host_v6: false,
-        reconsume_times: 0,
-        body: &[7; 100],
-        properties: properties.as_bytes(),
-    };
-    let mut batch = Batch::default();
-    let topic = store.topic("t").unwrap();
-    batch.send(&store.encoder(), &topic, QueueId(0), visibility, &parts).unwrap();
-    store.append(now, &mut batch).unwrap();
-    batch.results()[0].clone()
+    send_at(store, now, visibility, &[7; 100], properties)
 }
 
 fn prepare(store: &Store, now: Timestamp, group: &str, more: &str) -> PhysicalOffset {
     let properties = format!("UNIQ_KEY\u{1}k\u{2}PGROUP\u{1}{group}\u{2}{more}");
-    match send(store, now, Visibility::Prepared { delay_ms: None }, &properties) {
-        OperationResult::Prepared { origin, .. } => origin,
-        other => panic!("{other:?}"),
-    }
+    prepare_at(store, now, &properties)
 }
 
 fn end(store: &Store, origin: PhysicalOffset, outcome: Outcome, source: Source) {

@@ -1,20 +1,16 @@
 //! At acknowledgement `memory` a power cut takes messages back, but never the topic that they were in: made again, it
 //! would give their queue offsets to other messages, and consumers that have seen the lost ones would pass those over.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+mod fixture;
 
 use std::sync::Arc;
 
-use mezzo_protocol::ids::{QueueId, TopicName};
-use mezzo_protocol::message::record::MessageParts;
-use mezzo_protocol::message::sys_flag::SysFlag;
-use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::{CrashMode, SimulatedDisk};
-use mezzo_storage::{
-    AckLevel, Batch, NoObserver, Operation, OperationResult, Store, StoreOptions, TopicConfig, Visibility,
-};
+use mezzo_storage::{AckLevel, NoObserver, OperationResult, Store, StoreOptions, Visibility};
 
-const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
+use fixture::{T0 as NOW, put_topic, send_at};
 
 fn open(disk: &SimulatedDisk) -> Arc<Store> {
     let options = StoreOptions {
@@ -26,33 +22,10 @@ fn open(disk: &SimulatedDisk) -> Arc<Store> {
     Store::open(Arc::new(disk.clone()), options, NOW, Arc::new(NoObserver)).unwrap().0
 }
 
-fn put_topic(store: &Store) {
-    let mut batch = Batch::default();
-    batch.push(Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1)));
-    store.append(NOW, &mut batch).unwrap();
-    assert_eq!(batch.results(), [OperationResult::Done]);
-}
-
 /// Sends a message; its queue offset.
 fn send(store: &Store, body: &[u8]) -> u64 {
-    let topic = store.topic("t").unwrap();
-    let parts = MessageParts {
-        topic: "t",
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: NOW,
-        born_host: "127.0.0.1:1".parse().unwrap(),
-        store_host_v6: false,
-        reconsume_times: 0,
-        body,
-        properties: b"",
-    };
-    let mut batch = Batch::default();
-    batch.send(&store.encoder(), &topic, QueueId(0), Visibility::Now, &parts).unwrap();
-    store.append(NOW, &mut batch).unwrap();
-    match batch.results() {
-        [OperationResult::Stored { queue_offset, .. }] => queue_offset.0,
+    match send_at(store, NOW, Visibility::Now, body, "") {
+        OperationResult::Stored { queue_offset, .. } => queue_offset.0,
         other => panic!("{other:?}"),
     }
 }

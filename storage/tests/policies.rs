@@ -3,42 +3,25 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
-use std::path::Path;
-use std::sync::Arc;
+mod fixture;
 
 use mezzo_protocol::check_policy::{CheckWish, Exhausted};
-use mezzo_protocol::ids::{GroupName, PhysicalOffset, QueueId, TopicName};
+use mezzo_protocol::ids::{GroupName, PhysicalOffset};
 use mezzo_protocol::limits::CHECK_POLICIES_MAX;
-use mezzo_protocol::message::record::MessageParts;
-use mezzo_protocol::message::sys_flag::SysFlag;
 use mezzo_protocol::time::Timestamp;
-use mezzo_storage::file_system::RealFileSystem;
 use mezzo_storage::{
-    AckLevel, Batch, CheckPolicy, EndTarget, EndTransaction, NoObserver, Operation, OperationResult, Outcome,
-    ParkReason, Refusal, Source, Store, StoreOptions, TopicConfig, Visibility,
+    Batch, CheckPolicy, EndTarget, EndTransaction, Operation, OperationResult, Outcome, ParkReason, Refusal,
+    Source, Store,
 };
 
-const T0: u64 = 1_700_000_000_000;
+use fixture::{T0, one, open_real as open, prepare_at, put_topic};
 
 fn at(ms: u64) -> Timestamp {
-    Timestamp::from_ms(T0 + ms)
-}
-
-fn open(dir: &Path) -> Arc<Store> {
-    let mut options = StoreOptions::new(dir);
-    options.ack = AckLevel::Memory;
-    Store::open(Arc::new(RealFileSystem), options, at(0), Arc::new(NoObserver)).unwrap().0
+    Timestamp::from_ms(T0.as_ms() + ms)
 }
 
 fn group(name: &str) -> GroupName {
     GroupName::new(name).unwrap()
-}
-
-fn one(store: &Store, operation: Operation) -> OperationResult {
-    let mut batch = Batch::default();
-    batch.push(operation);
-    store.append(at(0), &mut batch).unwrap();
-    batch.results()[0].clone()
 }
 
 fn policy(text: &str) -> CheckPolicy {
@@ -51,28 +34,7 @@ fn put(store: &Store, name: &str, text: &str) -> OperationResult {
 
 fn prepare(store: &Store, name: &str, wish: Option<&str>) -> PhysicalOffset {
     let wish = wish.map_or_else(String::new, |wish| format!("MEZZO_CHECK\u{1}{wish}\u{2}"));
-    let properties = format!("UNIQ_KEY\u{1}k\u{2}PGROUP\u{1}{name}\u{2}{wish}");
-    let parts = MessageParts {
-        topic: "t",
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: SysFlag::default(),
-        born_timestamp: at(0),
-        born_host: "127.0.0.1:1".parse().unwrap(),
-        store_host_v6: false,
-        reconsume_times: 0,
-        body: b"x",
-        properties: properties.as_bytes(),
-    };
-    let mut batch = Batch::default();
-    let topic = store.topic("t").unwrap();
-    let visibility = Visibility::Prepared { delay_ms: None };
-    batch.send(&store.encoder(), &topic, QueueId(0), visibility, &parts).unwrap();
-    store.append(at(0), &mut batch).unwrap();
-    match &batch.results()[0] {
-        OperationResult::Prepared { origin, .. } => *origin,
-        other => panic!("{other:?}"),
-    }
+    prepare_at(store, T0, &format!("UNIQ_KEY\u{1}k\u{2}PGROUP\u{1}{name}\u{2}{wish}"))
 }
 
 /// What is due until `ms`, as (origin, attempts, what then).
@@ -85,7 +47,7 @@ fn due(store: &Store, ms: u64) -> Vec<(PhysicalOffset, u32, Exhausted)> {
 fn each_transaction_is_due_by_its_own_policy_its_groups_or_the_default_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    one(&store, Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1)));
+    put_topic(&store);
     assert_eq!(put(&store, "own", "first=2s,attempts=3,then=rollback"), OperationResult::Done);
     let message = prepare(&store, "own", Some("first=1s,attempts=7"));
     let of_group = prepare(&store, "own", None);
@@ -137,7 +99,7 @@ fn groups_with_a_policy_are_bounded_and_known_ones_can_still_change_theirs() {
 fn without_force_a_decision_is_refused_while_the_transaction_is_prepared_also_when_it_was_just_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    one(&store, Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1)));
+    put_topic(&store);
     let origin = prepare(&store, "g", None);
     let mut end = EndTransaction::new(EndTarget::Origin(origin), Outcome::Committed, Source::Operator);
     end.only_in_doubt = true;

@@ -2,20 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
+mod fixture;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use mezzo_protocol::ids::{QueueId, QueueOffset, TopicName};
-use mezzo_protocol::message::record::MessageParts;
-use mezzo_protocol::message::sys_flag::SysFlag;
+use mezzo_protocol::ids::{QueueId, QueueOffset};
 use mezzo_protocol::time::Timestamp;
 use mezzo_storage::file_system::SimulatedDisk;
-use mezzo_storage::{
-    Batch, NoObserver, Operation, Scrub, ScrubStep, StorageError, Store, StoreOptions, TopicConfig,
-    Visibility,
-};
+use mezzo_storage::{NoObserver, Scrub, ScrubStep, StorageError, Store, StoreOptions, Visibility};
 
-const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
+use fixture::{T0 as NOW, put_topic, send_at};
 
 /// A store with several closed segments.
 fn filled(disk: &SimulatedDisk) -> Arc<Store> {
@@ -28,28 +25,11 @@ fn filled(disk: &SimulatedDisk) -> Arc<Store> {
         ..StoreOptions::new("/data")
     };
     let (store, _) = Store::open(Arc::new(disk.clone()), options, NOW, Arc::new(NoObserver)).unwrap();
-    let mut batch = Batch::default();
-    batch.push(Operation::PutTopic(TopicConfig::new(TopicName::new("t").unwrap(), 1)));
-    store.append(NOW, &mut batch).unwrap();
+    put_topic(&store);
     store.sync().unwrap();
-    let topic = store.topic("t").unwrap();
     for number in 0..60 {
         let body = format!("{number}-{}", "x".repeat(2000));
-        let parts = MessageParts {
-            topic: "t",
-            queue_id: QueueId(0),
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_timestamp: NOW,
-            born_host: "127.0.0.1:1".parse().unwrap(),
-            store_host_v6: false,
-            reconsume_times: 0,
-            body: body.as_bytes(),
-            properties: b"",
-        };
-        let mut batch = Batch::default();
-        batch.send(&store.encoder(), &topic, QueueId(0), Visibility::Now, &parts).unwrap();
-        store.append(NOW, &mut batch).unwrap();
+        send_at(&store, NOW, Visibility::Now, body.as_bytes(), "");
         store.sync().unwrap();
         while store.prepare_step().unwrap() {}
     }
