@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mezzo_storage::file_system::{File, FileSystem, LockGuard, Mapping, OpenMode, SimulatedDisk};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::trace::{Trace, note};
 
@@ -24,6 +25,9 @@ pub struct Watch {
     pub failures: AtomicU64,
     /// What failed first.
     pub first_failure: Mutex<Option<String>>,
+    /// When a sync of the log failed first. From then on nothing that was not durable will be, however long the process
+    /// takes to end.
+    pub sync_failed: Mutex<Option<Instant>>,
 }
 
 /// A simulated disk, watched.
@@ -53,6 +57,11 @@ impl WatchedDisk {
                     || error.kind() == io::ErrorKind::StorageFull
                     || error.to_string().contains("simulated");
                 if ordered {
+                    if what.starts_with("sync") && path.contains("/log/") {
+                        let mut failed =
+                            self.watch.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.get_or_insert_with(Instant::now);
+                    }
                     self.watch.failures.fetch_add(1, Ordering::Relaxed);
                     let mut first = self.watch.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
                     first.get_or_insert_with(|| format!("{what} {path}: {error}"));

@@ -187,6 +187,7 @@ pub async fn run(world: Arc<World>, mut inbox: Inbox) {
             // recovery is as good a moment to die as any
             disk.fail_after_ops(dice.below(60));
         }
+        let ended = Arc::clone(&watch);
         let end = match SteppedBroker::open(world.plan.config.clone(), surroundings) {
             Ok(broker) => {
                 failed_starts = 0;
@@ -218,7 +219,9 @@ pub async fn run(world: Arc<World>, mut inbox: Inbox) {
         };
         note!(world.trace, "host: the broker {what}; the disk is left {mode:?}");
         world.history().stats.ended(mode, &what);
-        world.history().crashed(world.now_ms(), mode != CrashMode::KeepAll);
+        let failed = *ended.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed_ms_ago = failed.map_or(0, |failed| failed.elapsed().as_millis() as u64);
+        world.history().crashed(world.now_ms() - failed_ms_ago, mode != CrashMode::KeepAll);
         while inbox.accepted.try_recv().is_ok() {}
         disk = disk.crash(mode);
         tokio::time::sleep(dice.pause(1, if world.is_chaos() { 1_500 } else { 50 })).await;

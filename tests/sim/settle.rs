@@ -41,6 +41,7 @@ pub async fn settle(world: &Arc<World>) {
     let mut stands;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
+        let told = world.history().stats.acknowledged;
         let open = world.host.process().map(|process| process.broker.store().open_messages());
         let mut why = match open {
             None => "no broker serves".to_owned(),
@@ -58,6 +59,9 @@ pub async fn settle(world: &Arc<World>) {
                     found = everything;
                     stands = group;
                     why = not_given(world, &found).unwrap_or_default();
+                    if world.history().stats.acknowledged > told {
+                        "something was stored while it was looked".clone_into(&mut why);
+                    }
                 }
                 None => "the last look got no answer".clone_into(&mut why),
             }
