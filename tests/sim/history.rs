@@ -105,6 +105,17 @@ pub struct Transaction {
     pub decided: Option<(Verdict, u64)>,
 }
 
+/// The end of a broker's process.
+#[derive(Debug, Clone, Copy)]
+pub struct Crash {
+    /// Nothing became durable from this virtual time on: a sync had failed, or it is the end.
+    pub synced_nothing_from_ms: u64,
+    /// Nothing was answered from this virtual time on.
+    pub ended_ms: u64,
+    /// Whether what was not synced was lost, or may have been.
+    pub loses_unsynced: bool,
+}
+
 /// Everything that is known.
 #[derive(Debug, Default)]
 pub struct History {
@@ -127,7 +138,7 @@ pub struct History {
     /// When the clock was set forward, and by how much: virtual time says nothing about delays after that.
     pub leaps: Vec<(u64, u64)>,
     /// Virtual times at which the broker ended, and whether what was not synced may be gone.
-    pub crashes: Vec<(u64, bool)>,
+    pub crashes: Vec<Crash>,
     /// When brokers began to serve.
     served: Vec<u64>,
     /// Producer groups whose policy may have rolled back what nobody decided.
@@ -401,8 +412,8 @@ impl History {
     }
 
     /// The broker has ended.
-    pub fn crashed(&mut self, at_ms: u64, loses_unsynced: bool) {
-        self.crashes.push((at_ms, loses_unsynced));
+    pub fn crashed(&mut self, crash: Crash) {
+        self.crashes.push(crash);
     }
 
     /// A broker serves: what it found is on the disk.
@@ -424,15 +435,15 @@ impl History {
     pub fn may_be_lost(&self, asked_ms: u64, told_ms: u64) -> bool {
         let Some(window_ms) = self.lost_ms_max else { return false };
         let mut at_risk_until_ms = told_ms + window_ms;
-        for (crash_ms, loses) in self.crashes.iter().filter(|(crash_ms, _)| *crash_ms >= asked_ms) {
-            if *crash_ms >= at_risk_until_ms {
+        for crash in self.crashes.iter().filter(|crash| crash.ended_ms >= asked_ms) {
+            if crash.synced_nothing_from_ms >= at_risk_until_ms {
                 break;
             }
-            if *loses {
+            if crash.loses_unsynced {
                 return true;
             }
             // what a killed one left unsynced is so until the next one serves
-            let next = self.served.iter().find(|served_ms| *served_ms > crash_ms);
+            let next = self.served.iter().find(|served_ms| **served_ms > crash.ended_ms);
             at_risk_until_ms = at_risk_until_ms.max(next.copied().unwrap_or(u64::MAX));
         }
         false

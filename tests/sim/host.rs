@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::dice::Dice;
 use crate::disk::{Watch, WatchedDisk};
+use crate::history::Crash;
 use crate::net::BrokerEnd;
 use crate::retention;
 use crate::trace::note;
@@ -221,7 +222,12 @@ pub async fn run(world: Arc<World>, mut inbox: Inbox) {
         world.history().stats.ended(mode, &what);
         let failed = *ended.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
         let failed_ms_ago = failed.map_or(0, |failed| failed.elapsed().as_millis() as u64);
-        world.history().crashed(world.now_ms() - failed_ms_ago, mode != CrashMode::KeepAll);
+        let ended_ms = world.now_ms();
+        world.history().crashed(Crash {
+            synced_nothing_from_ms: ended_ms - failed_ms_ago,
+            ended_ms,
+            loses_unsynced: mode != CrashMode::KeepAll,
+        });
         while inbox.accepted.try_recv().is_ok() {}
         disk = disk.crash(mode);
         tokio::time::sleep(dice.pause(1, if world.is_chaos() { 1_500 } else { 50 })).await;

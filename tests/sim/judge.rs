@@ -59,15 +59,15 @@ impl World {
         let mut history = self.history();
         let after_full_ms = AFTER_FULL.as_millis() as u64;
         let is_safe = |sent_ms: u64, at_ms: u64| {
-            let crashed = history.crashes.iter().any(|(crash, _)| {
-                sent_ms <= *crash && *crash < at_ms + OFFSETS_LOST_MS_MAX && *crash <= self.now_ms()
+            let crashed = history.crashes.iter().map(|crash| crash.ended_ms).any(|crash| {
+                sent_ms <= crash && crash < at_ms + OFFSETS_LOST_MS_MAX && crash <= self.now_ms()
             });
             // on a full disk offsets wait in memory, too
             let full = history
                 .full
                 .iter()
                 .any(|(from, to)| at_ms + OFFSETS_LOST_MS_MAX >= *from && at_ms <= *to + after_full_ms);
-            let crashed_ever_since = history.crashes.iter().any(|(crash, _)| *crash >= sent_ms);
+            let crashed_ever_since = history.crashes.iter().any(|crash| crash.ended_ms >= sent_ms);
             !(crashed || full && crashed_ever_since)
         };
         let safe =

@@ -41,7 +41,7 @@ pub async fn settle(world: &Arc<World>) {
     let mut stands;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let told = world.history().stats.acknowledged;
+        let known = known(world);
         let open = world.host.process().map(|process| process.broker.store().open_messages());
         let mut why = match open {
             None => "no broker serves".to_owned(),
@@ -59,7 +59,7 @@ pub async fn settle(world: &Arc<World>) {
                     found = everything;
                     stands = group;
                     why = not_given(world, &found).unwrap_or_default();
-                    if world.history().stats.acknowledged > told {
+                    if known != self::known(world) {
                         "something was stored while it was looked".clone_into(&mut why);
                     }
                 }
@@ -84,6 +84,12 @@ pub async fn settle(world: &Arc<World>) {
         found.entry(place.clone()).or_default().extend(gone);
     }
     judge(world, &found, &stands);
+}
+
+/// How many messages were acknowledged, and how many seen: what is stored behind the place where the look is shows here.
+fn known(world: &World) -> (u64, usize) {
+    let history = world.history();
+    (history.stats.acknowledged, history.seen.values().map(BTreeMap::len).sum())
 }
 
 /// A group that was not given everything yet.
