@@ -149,11 +149,12 @@ impl World {
         }
     }
 
-    /// The broker says that it has not decided a transaction.
+    /// The broker says to an END that was sent at `asked_ms` that it has not decided the transaction.
     pub fn judge_undecided(
         &self,
         history: &mut History,
         id: TransactionId,
+        asked_ms: u64,
         outcome: &str,
         answer: &RemotingCommand,
     ) {
@@ -166,8 +167,9 @@ impl World {
         }
         let Some(transaction) = history.transactions.get(&id) else { return };
         let messages = || transaction.messages.iter().filter_map(|message| history.messages.get(message));
-        let whole = messages().all(|sent| matches!(sent.told, Told::Stored { .. }));
-        // of many, one that may or may not have been stored makes any count wrong
+        let whole =
+            messages().all(|sent| matches!(sent.told, Told::Stored { at_ms, .. } if at_ms <= asked_ms));
+        // of many, one that may or may not have been stored by then makes any count wrong
         let may_be_incomplete = transaction.many && !whole;
         let may_be_lost = messages().any(|sent| history.message_may_be_lost(sent));
         let text = format!(

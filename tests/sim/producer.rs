@@ -166,7 +166,8 @@ impl Producer {
                 let offset = if half || delayed { None } else { number(reply, "queueOffset") };
                 Told::Stored { at_ms, offset }
             }
-            Some(reply) if reply.code == SYSTEM_BUSY => Told::Refused,
+            // 604: its transaction was decided before it came
+            Some(reply) if matches!(reply.code, SYSTEM_BUSY | ILLEGAL_OPERATION) => Told::Refused,
             _ => Told::Nothing,
         };
         history.told(id, told);
@@ -313,9 +314,10 @@ impl Producer {
             self.world.history().ending(id, verdict);
             requests.push(self.connection.request(END_TRANSACTION, fields, b""));
         }
+        let asked_ms = self.world.now_ms();
         let answers = self.connection.call_all(&requests).await;
         for answer in answers.iter().flatten() {
-            self.judge_end(id, verdict, answer);
+            self.judge_end(id, asked_ms, verdict, answer);
         }
         answers.iter().any(Option::is_some)
     }
@@ -344,7 +346,7 @@ impl Producer {
     }
 
     /// What the answer to an END says, held against what is known.
-    fn judge_end(&self, id: TransactionId, asked: Verdict, answer: &RemotingCommand) {
+    fn judge_end(&self, id: TransactionId, asked_ms: u64, asked: Verdict, answer: &RemotingCommand) {
         let now_ms = self.world.now_ms();
         let outcome = answer.ext_value("mezzoOutcome").unwrap_or_default().to_owned();
         let stands = match outcome.as_str() {
@@ -368,7 +370,7 @@ impl Producer {
                 history.decided(id, stands, now_ms);
             }
             // unknown, incomplete, busy, fenced: the broker says that it decided nothing
-            _ => self.world.judge_undecided(&mut history, id, &outcome, answer),
+            _ => self.world.judge_undecided(&mut history, id, asked_ms, &outcome, answer),
         }
     }
 
@@ -398,9 +400,10 @@ impl Producer {
             let request = self.connection.request(END_TRANSACTION, fields, b"").oneway();
             return self.connection.post(&[request]);
         }
+        let asked_ms = self.world.now_ms();
         let Some(reply) = self.connection.call(END_TRANSACTION, fields.clone(), b"").await else { return };
         let Some(verdict) = verdict else { return };
-        self.judge_end(id, verdict, &reply);
+        self.judge_end(id, asked_ms, verdict, &reply);
         if reply.ext_value("mezzoOutcome") == Some("INCOMPLETE") {
             // messages were lost, as they may be at acknowledgement `memory`: a person would roll back
             let end = self.world.history().roll_back_lost(id);

@@ -99,13 +99,17 @@ pub fn keep(
     goes_on: bool,
     dice: &mut Dice,
 ) -> Result<bool, StorageError> {
+    let store = process.broker.store();
+    let at_ms = world.now_ms();
+    if retention.oldest && is_pressed(world, process, retention, at_ms) {
+        // what becomes visible in the step itself might go in it unseen; a failure shows in the step
+        let _ = store.sync();
+    }
     if !look(world, process) {
         // what is not known cannot be judged when it is gone
         return Ok(false);
     }
-    let store = process.broker.store();
     let before = store.retention_figures();
-    let at_ms = world.now_ms();
     if world.is_chaos()
         && world.plan.faults.contains(&Fault::CrashAtIo)
         && dice.one_in(if goes_on { 3 } else { 40 })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mezzo_protocol::remoting::RemotingCommand;
+use mezzo_storage::OpenFilter;
 use mezzo_tests::consumer::messages;
 use tokio::time::Instant;
 
@@ -21,6 +22,8 @@ use crate::world::{ALL_TOPICS, World};
 /// Until when everything must have come to rest, in virtual time: check-backs back off to sixteen times their interval,
 /// which is five seconds at most, and delays are shorter.
 const REST_WITHIN: Duration = Duration::from_secs(240);
+/// Open transactions that are shown when nothing comes to rest.
+const OPEN_SHOWN: usize = 20;
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -73,6 +76,12 @@ pub async fn settle(world: &Arc<World>) {
             return;
         }
         if Instant::now() >= until {
+            if let Some(process) = world.host.process() {
+                let (store, now) = (process.broker.store(), process.broker.now());
+                for open in store.open_transactions_page(&OpenFilter::default(), now, None, OPEN_SHOWN) {
+                    note!(world.trace, "settle: open at {now}: {open:?}");
+                }
+            }
             world.history().violation(format!("nothing came to rest: {why}"));
             return;
         }
@@ -222,7 +231,10 @@ fn judge(world: &World, found: &Found, stands: &Stands) {
     for (id, transaction) in &history.transactions {
         let of_each: Vec<u64> =
             transaction.messages.iter().map(|id| counts.get(id).copied().unwrap_or(0)).collect();
-        let visible = of_each.iter().all(|count| *count == 1) && !of_each.is_empty();
+        // what came behind the decision was refused, and is in no transaction
+        let refused = |id| history.messages.get(id).is_some_and(|sent| matches!(sent.told, Told::Refused));
+        let as_told = |(id, count): (_, &u64)| *count == u64::from(!refused(id));
+        let visible = transaction.messages.iter().zip(&of_each).all(as_told) && !of_each.is_empty();
         let invisible = of_each.iter().all(|count| *count == 0);
         let right = match expected(history, transaction) {
             Some(Verdict::Commit) => visible,

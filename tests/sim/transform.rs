@@ -256,6 +256,7 @@ impl Member {
             ("mezzoTxCount", count.to_string()),
             ("mezzoOffsets", "true".to_owned()),
         ];
+        let asked_ms = self.world.now_ms();
         let reply = self.producer.connection.call(END_TRANSACTION, fields, body.as_bytes()).await?;
         let outcome = reply.ext_value("mezzoOutcome").unwrap_or_default().to_owned();
         note!(self.world.trace, "transaction {id}: commit with offsets answered {} {outcome}", reply.code);
@@ -264,7 +265,7 @@ impl Member {
             (SUCCESS, "COMMITTED") => Verdict::Commit,
             (ILLEGAL_OPERATION, "ROLLED_BACK" | "FENCED") => Verdict::RollBack,
             _ => {
-                self.world.judge_undecided(&mut history, id, &outcome, &reply);
+                self.world.judge_undecided(&mut history, id, asked_ms, &outcome, &reply);
                 return None;
             }
         };

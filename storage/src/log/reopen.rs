@@ -73,7 +73,6 @@ pub(super) fn reopen(
     segments.push_back(Arc::clone(&active.segment));
     let spares = settle_spares(folder, replayed, &active.segment)?;
     let newest = spares.back().unwrap_or(&active.segment).base;
-    let highest = folder.files.last().map_or(newest, |found| found.base.max(newest));
     let log = Arc::new(Log::new(Parts {
         fs: Arc::clone(&folder.fs),
         dir: folder.dir.clone(),
@@ -81,7 +80,7 @@ pub(super) fn reopen(
         options: opening.options,
         segments,
         spares,
-        next_base: highest + folder.layout.segment_bytes,
+        next_base: newest + folder.layout.segment_bytes,
         end: active.end,
         losses: folder.losses.clone(),
     }));
@@ -221,35 +220,46 @@ fn continue_in_place(
 ///
 /// A file can only be unused for certain after a stop in order: then it stands above the segment that goes on in
 /// place. After any other stop the new segment stands above every file.
+///
+/// Above that segment no gap in the names is left or made, not even by a crash in here: once the log had come to the gap,
+/// the next start would take it for a segment that is lost (`whole.rs`).
 fn settle_spares(
     folder: &Folder,
     replayed: &Replayed,
     active: &Segment,
 ) -> Result<VecDeque<Arc<Segment>>, StorageError> {
     let segment_bytes = folder.layout.segment_bytes;
+    let sync_dir = || folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir));
     let mut spares = VecDeque::new();
+    let mut next_base = active.base + segment_bytes;
+    let mut useless = Vec::new();
     for (index, found) in folder.files.iter().enumerate() {
         if replayed.chain.iter().any(|(linked, _)| *linked == index) {
             continue;
         }
-        if found.base > active.base && found.len == segment_bytes {
+        if found.base == next_base && found.len == segment_bytes {
             let file = folder.open(index, OpenMode::ReadWrite)?;
             if is_zero(&folder.source_of(&*file, found), 0, FIRST_FILL_BYTES)? {
                 file.allocate(segment_bytes).map_err(StorageError::io("allocate", &found.path))?;
                 file.sync_all().map_err(StorageError::io("sync", &found.path))?;
                 spares.push_back(Arc::new(Segment::open(&folder.dir, found.base, file, segment_bytes, 0)));
+                next_base += segment_bytes;
                 continue;
             }
         }
+        useless.push(found);
+    }
+    for found in useless.into_iter().rev() {
         folder.fs.remove(&found.path).map_err(StorageError::io("remove", &found.path))?;
+        if found.base > active.base {
+            sync_dir()?;
+        }
     }
     if spares.is_empty() {
-        let highest = folder.files.last().map_or(active.base, |found| found.base.max(active.base));
-        let base = highest + segment_bytes;
-        let path = folder.dir.join(segment_name(base));
+        let path = folder.dir.join(segment_name(next_base));
         match allocate_segment(&*folder.fs, &path, segment_bytes) {
             Ok(file) => {
-                spares.push_back(Arc::new(Segment::open(&folder.dir, base, file, segment_bytes, 0)));
+                spares.push_back(Arc::new(Segment::open(&folder.dir, next_base, file, segment_bytes, 0)));
             }
             Err(error) => {
                 discard_file(&*folder.fs, &path);
@@ -262,7 +272,7 @@ fn settle_spares(
             }
         }
     }
-    folder.fs.sync_dir(&folder.dir).map_err(StorageError::io("sync", &folder.dir))?;
+    sync_dir()?;
     Ok(spares)
 }
 

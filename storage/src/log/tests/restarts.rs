@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::model::{LAYOUT, Model, SEGMENT_BYTES, open, open_at, opening, seen, segment_path};
-use crate::file_system::{CrashMode, FileSystem, RealFileSystem, SimulatedDisk};
+use crate::file_system::{CrashMode, FileSystem, OpenMode, RealFileSystem, SimulatedDisk};
 use crate::format::frame::{Frame, FrameKind};
 use crate::format::record::{AckLevel, RecordKind, Start};
 use crate::log::{Class, ResumePoint, recover};
@@ -51,6 +51,41 @@ fn after_a_stop_in_order_the_last_segment_goes_on_and_spares_are_kept() {
     assert_eq!(again.log.spare_segments(), 2);
     let next = again.append(&[vec![2; 50]]).unwrap();
     assert!(next.start > resume.position && next.start < SEGMENT_BYTES);
+}
+
+/// A power cut on a full disk may bring back the name of a prepared segment whose space could not be had.
+#[test]
+fn a_prepared_segment_that_is_of_no_use_leaves_no_gap_behind() {
+    for useless in [1, 2] {
+        let disk = SimulatedDisk::new();
+        let mut opened = open(&disk).unwrap();
+        opened.append(&[vec![1; 50]]).unwrap();
+        opened.prepare().unwrap();
+        let resume = opened.clean_stop().unwrap();
+        let path = segment_path(useless * SEGMENT_BYTES);
+        let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+        file.set_len(0).unwrap();
+        file.sync_all().unwrap();
+        let whole = disk.crash(CrashMode::KeepAll);
+        open_at(&whole, resume).unwrap();
+        for stop in 0..=whole.operations() {
+            let dying = disk.crash(CrashMode::KeepAll);
+            dying.fail_after_ops(stop);
+            let _ = open_at(&dying, resume);
+            for seed in 0..8 {
+                let left = dying.crash(CrashMode::Seeded(seed));
+                let what = format!("segment {useless}, stopped at {stop}, crash {seed}");
+                let mut again = open_at(&left, resume).unwrap_or_else(|e| panic!("{what}: {e}"));
+                again.prepare().unwrap();
+                while again.writer.position() < SEGMENT_BYTES {
+                    again.append(&[vec![2; 2000]]).unwrap();
+                }
+                let resume = again.clean_stop().unwrap();
+                drop(again);
+                open_at(&left, resume).unwrap_or_else(|e| panic!("{what}, and then: {e}"));
+            }
+        }
+    }
 }
 
 #[test]
